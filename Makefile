@@ -1,0 +1,69 @@
+# What a developer types is what CI runs. `make demo` and `make test` are all that a fresh clone needs; both set it up.
+# GNU make 3.81 is enough (macOS).
+
+PYTHON  ?= python3
+PYTHONS := 3.13 3.12 3.11
+RUN     := .venv/bin/python
+
+# These would reach into .venv: slower starts without bytecode, and modules that the lock does not know.
+unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench up down lock install
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## Create .venv from the lock, unless it is there and current
+	@cmp -s requirements.txt .venv/requirements.txt && test -x $(RUN) || $(MAKE) --no-print-directory install
+
+demo: setup ## Deploy, run, promote and roll back on three Prefect APIs of this machine's own
+	@$(RUN) scripts/demo.py
+
+test: setup ## Run all tests with coverage; TESTS=tests/test_x.py runs some, without the coverage floor
+	@$(RUN) -m pytest $(or $(TESTS),--cov)
+
+check: setup ## Lint, format, types, file hygiene and the lock: every hook on every file
+	@$(RUN) -m pre_commit run --all-files
+
+format: setup ## Mend what the linter and the formatter can mend
+	@$(RUN) -m ruff check --fix --quiet; $(RUN) -m ruff format
+
+bench: setup ## Measure the deploy engine; writes bench/results.json
+	@$(RUN) -m bench
+
+up: setup ## Start the local Prefect APIs (dev, qa, prod) and their workers
+	@$(RUN) scripts/local.py up
+
+down: setup ## Stop what `make up` started
+	@$(RUN) scripts/local.py down
+
+lock: ## Bring requirements.txt in line with what is declared; UPGRADE=pandas (or all) moves pins
+	@$(PYTHON) scripts/lock.py $(if $(UPGRADE),--upgrade $(UPGRADE))
+
+# .venv is ready when it holds a copy of the lock that it was made from. The copy is written last: after a failed or
+# interrupted installation there is none, and the next call starts afresh. Only wheels, so that nothing is compiled here.
+install:
+	@set -e; \
+	for python in "$(PYTHON)" $(PYTHONS:%=python%) ""; do \
+	    "$$python" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv)' $(PYTHONS) 2>/dev/null && break; \
+	done; \
+	if test -z "$$python"; then \
+	    echo "Python $(PYTHONS): none of these is here ($(PYTHON) is $$($(PYTHON) -V 2>&1))." >&2; \
+	    echo "Install one of them, or name one: make setup PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	fi; \
+	python=$$("$$python" -c 'import sys; print(sys.executable)'); \
+	rm -rf .venv; \
+	if command -v uv >/dev/null; then \
+	    echo "Creating .venv with $$("$$python" -V) and uv."; \
+	    uv venv --quiet --python "$$python" .venv; \
+	    uv pip install --quiet --python $(RUN) --require-hashes --only-binary :all: -r requirements.txt; \
+	else \
+	    echo "Creating .venv with $$("$$python" -V) and pip: about two minutes, once."; \
+	    "$$python" -m venv .venv; \
+	    $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+	        --require-hashes --only-binary :all: -r requirements.txt; \
+	fi; \
+	$(RUN) -m compileall -qq -j 0 .venv/lib || true; \
+	cp requirements.txt .venv/requirements.txt
