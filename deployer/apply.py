@@ -1,0 +1,264 @@
+"""Plan -> calls, an Outcome each; then the live state is read again, and must leave nothing to do. Every release is recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+from deployer import ledger, plan
+from deployer.errors import DeployError, Interrupted, VerificationFailed, WriteFailed
+from deployer.model import Change, Fields, Outcome, Plan, Release
+from deployer.prefect_api import PLAIN, Client, automations, deployments, relay, runs
+from deployer.prefect_api.schedules import pair_schedules
+from deployer.prepare import Prepared
+from deployer import comparable
+
+Progress = Callable[[Outcome], None]
+
+SOON = timedelta(seconds=75)
+"""Runs due later than this come back by the server's own scheduler, whose full pass takes a minute."""
+
+BATCH = 50
+"""Deployments between two looks at what is due."""
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who releases, from where, with what."""
+
+    actor: str
+    run_url: str
+    tool_version: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    outcomes: tuple[Outcome, ...]
+    release: Release | None
+    seconds: float
+    error: DeployError | None = None
+
+
+def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcome: None) -> Result:
+    """Carry the plan out. Refused plans must not come here; an empty one writes nothing."""
+    began = time.monotonic()
+    if not prepared.plan.writes:
+        return Result((), None, time.monotonic() - began)
+    release, artifact = _open_release(prepared, author)
+    outcomes: list[Outcome] = []
+    error: DeployError | None = None
+    try:
+        for outcome in _write(prepared):
+            outcomes.append(outcome)
+            progress(outcome)
+        error = _judge(prepared, outcomes)
+    except DeployError as failure:
+        error = failure
+    except KeyboardInterrupt:
+        error = Interrupted(
+            f"Interrupted after {len(outcomes)} of {len(prepared.plan.writes)} changes; what was written stays. Run the same apply again to finish."
+        )
+    seconds = time.monotonic() - began
+    results = {Interrupted: "interrupted", VerificationFailed: "unverified"}
+    word = "succeeded" if error is None else results.get(type(error), "failed")
+    release = replace(release, result=word, seconds=round(seconds, 3), error=str(error or ""))
+    try:
+        prepared.site.ledger.finish(artifact, release)
+    except DeployError as failure:
+        error = error or WriteFailed(f"Everything was written and proven, but the release could not be recorded as finished: {failure}")
+    return Result(tuple(outcomes), release, seconds, error)
+
+
+def _open_release(prepared: Prepared, author: Author) -> tuple[Release, str]:
+    """Written as started before the first change: a deploy that dies leaves a trace, and what it may have set is known."""
+    book, planned = prepared.site.ledger, prepared.plan
+    spec = replace(
+        prepared.specification,
+        retired=plan.retired_after(prepared.history, planned),
+        created=plan.created_after(prepared.history, planned),
+    )
+    newest = book.newest()
+    release = Release(
+        number=newest.number + 1 if newest else 1,
+        project=prepared.site.scope.project,
+        environment=planned.environment,
+        commit=planned.commit,
+        ref=planned.ref,
+        actor=author.actor,
+        run_url=author.run_url,
+        tool_version=author.tool_version,
+        digest=planned.digest,
+        specification=book.write_specification(spec),
+        summary=planned.summary,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=None,
+        result="started",
+        rollback_of=prepared.rollback_of,
+        restores=prepared.restores,
+        reason=author.reason,
+        declares={} if prepared.site.scope.preview else ledger.declares(spec),
+    )
+    return release, book.start(release)
+
+
+def _write(prepared: Prepared) -> Iterable[Outcome]:
+    """Kind by kind in the plan's order. A kind that failed ends it: what follows may need what is missing."""
+    failed = False
+    for _, group in groupby(prepared.plan.writes, key=lambda c: (c.kind, c.action in ("pause", "delete"))):
+        changes = list(group)
+        if failed:
+            yield from (Outcome(c.kind, c.name, c.action, "skipped", "not tried: an earlier change failed") for c in changes)
+            continue
+        for outcome in _stage(prepared, changes):
+            failed = failed or outcome.result == "failed"
+            yield outcome
+
+
+def _stage(prepared: Prepared, changes: list[Change]) -> Iterable[Outcome]:
+    kind, client = changes[0].kind, prepared.site.client
+    if kind == "deployment":
+        yield from _deployments(prepared, changes)
+    elif kind == "automation":
+        ids = _ids(prepared)
+        for change in changes:
+            yield _try(change, lambda c=change: _automation(client, c, ids))  # type: ignore[misc]
+    else:
+        module = PLAIN[kind]
+        calls = {"create": module.create, "update": module.update, "delete": module.delete}
+        for change in changes:
+            yield _try(change, lambda c=change: calls[c.action](client, c))  # type: ignore[misc]
+
+
+def _try(change: Change, call: Callable[[], Any]) -> Outcome:
+    try:
+        call()
+    except DeployError as error:
+        return Outcome(change.kind, change.name, change.action, "failed", str(error))
+    return Outcome(change.kind, change.name, change.action, "done")
+
+
+def _ids(prepared: Prepared) -> dict[str, str]:
+    """Placeholders -> ids, of all deployments as they are after their stage."""
+    found = deployments.answers(prepared.site.client, prepared.site.scope.tags, ())
+    return {comparable.placeholder(answer["name"]): answer["id"] for answer in found}
+
+
+def _automation(client: Client, change: Change, ids: dict[str, str]) -> None:
+    if change.action == "create":
+        automations.create(client, change, ids)
+    elif change.action == "delete":
+        automations.delete(client, change)
+    else:
+        automations.update(client, change, ids)
+
+
+def _deployments(prepared: Prepared, changes: list[Change]) -> Iterable[Outcome]:
+    client = prepared.site.client
+    new = [c for c in changes if c.action == "create"]
+    yield from _create_loaded(prepared, new) if prepared.loader else [_try(c, lambda c=c: deployments.create(client, c)) for c in new]  # type: ignore[misc]
+    yield from [_try(c, lambda c=c: deployments.delete(client, c)) for c in changes if c.action == "delete"]  # type: ignore[misc]
+    changed = [c for c in changes if c.action in ("update", "pause")]
+    for start in range(0, len(changed), BATCH):
+        batch = changed[start : start + BATCH]
+        waiting = _waiting(client, batch)
+        for change in batch:
+            yield _try(change, lambda c=change, w=waiting: _update(client, c, w))  # type: ignore[misc]
+
+
+def _create_loaded(prepared: Prepared, new: list[Change]) -> Iterable[Outcome]:
+    """By Prefect's own deploy(), in the loader, through the relay."""
+    if not new or not prepared.loader:
+        return
+    by_name = {prepared.names[c.name]: c for c in new}
+    in_prefect = {c.name.split("/", 1)[1]: c for c in new}
+    with relay.open_relay(prepared.site.client, frozenset(in_prefect)) as through:
+        answer = prepared.loader.create(list(by_name), through)
+    for name, change in by_name.items():
+        deployed = change.name.split("/", 1)[1]
+        error = through.failed.get(deployed) or answer["faults"].get(name)
+        if error is None and deployed not in through.created:
+            error = str(through.fatal or "Prefect's deploy() did not create it, and did not say why")
+        yield Outcome(change.kind, change.name, change.action, "failed" if error else "done", error)
+
+
+# -- a deploy loses and doubles no scheduled run: see docs/concepts.md
+
+
+def _waiting(client: Client, batch: list[Change]) -> dict[str, list[dict[str, Any]]]:
+    """Deployments that have runs due soon -> those runs. Every PATCH drops the future ones; only these need help."""
+    active = [c.live.id for c in batch if c.live and _scheduled(c.live.fields)]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in runs.due(client, active, client.now() + SOON) if active else []:
+        found.setdefault(run["deployment_id"], []).append(run)
+    fresh = client.now() - 2 * SOON
+    for change in batch:
+        if change.live and change.live.id in active and change.live.extra["updated"] > fresh:
+            found.setdefault(change.live.id, [])
+    return found
+
+
+def _scheduled(fields: Fields) -> bool:
+    return not fields["paused"] and any(s["active"] for s in fields["schedules"])
+
+
+def _update(client: Client, change: Change, waiting: dict[str, list[dict[str, Any]]]) -> None:
+    assert change.live
+    before = client.now()
+    dropped = deployments.update(client, change)
+    touched = change.touches("schedules") or change.touches("paused")
+    if dropped and _scheduled(change.target) and (touched or change.live.id in waiting):
+        runs.schedule(client, change.live.id, _since(client, change, before, waiting.get(change.live.id, [])))
+
+
+def _since(client: Client, change: Change, before: datetime, waiting: list[dict[str, Any]]) -> datetime:
+    """From when runs are made again: just before the write, so that one due meanwhile is not lost.
+
+    Deleting a schedule also drops late runs of the others: then from the first of those. A schedule made anew has a new id,
+    under which the server cannot know that its run of this moment has started: then from after that.
+    """
+    assert change.live
+    if not change.touches("schedules"):
+        return before - timedelta(seconds=1)
+    pairs, gone = pair_schedules(change.target["schedules"], change.live.extra["schedules"])
+    lost = {have["id"] for have in gone}
+    late = [due for run in waiting if (due := _moment(run)) <= before and (run.get("created_by") or {}).get("id") not in lost]
+    start = min([before, *late]) if gone else before
+    if gone and any(have is None for _, have in pairs):
+        taken = [_moment(run) for run in runs.started(client, change.live.id, start)]
+        start = max([start, *(moment + timedelta(seconds=1) for moment in taken)])
+    return start
+
+
+def _moment(run: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(run["expected_start_time"].replace("Z", "+00:00"))
+
+
+# -- proof
+
+
+def _judge(prepared: Prepared, outcomes: list[Outcome]) -> DeployError | None:
+    failed = [o for o in outcomes if o.result != "done"]
+    if failed:
+        names = "; ".join(f"{o.kind} {o.name}: {o.error}" for o in failed if o.result == "failed")
+        skipped = sum(o.result == "skipped" for o in failed)
+        more = f" {skipped} more were not tried." if skipped else ""
+        return WriteFailed(
+            f"{len(failed) - skipped} of {len(prepared.plan.writes)} changes failed: {names}.{more} What was written stays; mend the cause and apply again."
+        )
+    return prove(prepared.again())
+
+
+def prove(left: Plan) -> DeployError | None:
+    """The plan against what is live now must be empty."""
+    if not left.writes:
+        return None
+    rest = "; ".join(f"{c.kind} {c.name}: {', '.join(f.path for f in c.fields if not f.held) or c.action}" for c in left.writes[:10])
+    more = f" and {len(left.writes) - 10} more" if len(left.writes) > 10 else ""
+    return VerificationFailed(
+        f"All changes were written, and the live state still differs: {rest}{more}. Somebody may be changing it at the same time; plan again."
+    )

@@ -1,0 +1,95 @@
+"""The one module that writes to a stream: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from deployer import github, render
+from deployer.errors import DeployError, Problem
+from deployer.model import Outcome
+
+COLOURS = {"+": "32", "~": "33", "-": "31", "=": "36"}
+
+
+@dataclass(frozen=True)
+class Console:
+    format: str
+    variables: Mapping[str, str]
+
+    @property
+    def in_github(self) -> bool:
+        return github.runs_here(self.variables)
+
+    def result(self, text: Callable[[], str], markdown: Callable[[], str], data: Callable[[], Any]) -> None:
+        """One result, in the format that was asked for; in GitHub Actions also in the step's summary."""
+        shown = {"text": lambda: _coloured(text()), "markdown": markdown, "json": lambda: render.document(data())}[self.format]()
+        print(shown, flush=True)
+        if self.in_github:
+            github.write_summary(self.variables, markdown())
+
+    def outputs(self, **outputs: str) -> None:
+        if self.in_github:
+            github.write_outputs(self.variables, outputs)
+
+    def note(self, message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+    def problems(self, problems: tuple[Problem, ...]) -> None:
+        for problem in problems:
+            self.note(str(problem))
+        if self.in_github:
+            print("\n".join(github.annotations(problems)), file=sys.stderr, flush=True)
+
+    def error(self, error: DeployError) -> None:
+        self.note(f"error: {error}")
+        if self.in_github:
+            print(github.error(str(error)), file=sys.stderr, flush=True)
+
+    @contextmanager
+    def progress(self, total: int, title: str) -> Iterator[Callable[[Outcome], None]]:
+        """A bar on a terminal, a line a change elsewhere, folded into a group in GitHub Actions."""
+        if total and sys.stderr.isatty() and not self.in_github:
+            with _bar(total, title) as step:
+                yield step
+            return
+        if self.in_github:
+            self.note(f"::group::{title}")
+        try:
+            yield lambda outcome: self.note(render.outcome_line(outcome))
+        finally:
+            if self.in_github:
+                self.note("::endgroup::")
+
+
+@contextmanager
+def _bar(total: int, title: str) -> Iterator[Callable[[Outcome], None]]:
+    from rich.console import Console as Rich
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Rich(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+
+        def step(outcome: Outcome) -> None:
+            if outcome.result == "failed":
+                bar.console.print(render.outcome_line(outcome), markup=False, highlight=False)
+            bar.advance(task)
+
+        yield step
+
+
+def _coloured(text: str) -> str:
+    """The plan's signs in colour, on a terminal that wants it."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return "\n".join(_line(line) for line in text.splitlines())
+
+
+def _line(line: str) -> str:
+    sign = line[2:3] if line.startswith("  ") and line[3:4] == " " else ""
+    return f"\x1b[{COLOURS[sign]}m{line}\x1b[0m" if sign in COLOURS else line

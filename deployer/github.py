@@ -1,0 +1,68 @@
+"""What GitHub Actions wants to hear: groups, annotations, outputs, the step summary; and who runs there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from deployer.errors import Problem
+
+MOST_ANNOTATIONS = 9
+MOST_SUMMARY = 1_000_000
+
+
+def runs_here(variables: Mapping[str, str]) -> bool:
+    return variables.get("GITHUB_ACTIONS") == "true"
+
+
+def annotations(problems: Iterable[Problem]) -> list[str]:
+    """GitHub shows ten a step; the last one says how many more there are."""
+    found = list(problems)
+    lines = [
+        f"::error file={_property(p.file)},line={p.line or 1}::{_data(f'{p.path}: {p.message}' if p.path else p.message)}"
+        for p in found[:MOST_ANNOTATIONS]
+    ]
+    return lines + ([f"::error::and {len(found) - MOST_ANNOTATIONS} more"] if len(found) > MOST_ANNOTATIONS else [])
+
+
+def error(message: str) -> str:
+    return f"::error::{_data(message)}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def write_summary(variables: Mapping[str, str], markdown: str) -> None:
+    """GitHub refuses a summary above 1 MiB whole, so a longer one is cut."""
+    if path := variables.get("GITHUB_STEP_SUMMARY"):
+        cut = markdown if len(markdown.encode()) <= MOST_SUMMARY else markdown.encode()[:MOST_SUMMARY].decode(errors="ignore") + "\n\n(cut)"
+        _append(path, cut + "\n\n")
+
+
+def write_outputs(variables: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    if path := variables.get("GITHUB_OUTPUT"):
+        _append(path, "".join(f"{key}={value}\n" for key, value in outputs.items() if "\n" not in value))
+
+
+def _append(path: str, text: str) -> None:
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def actor(variables: Mapping[str, str]) -> str:
+    """Who triggered this run, and who ran it again."""
+    first, again = variables.get("GITHUB_ACTOR", ""), variables.get("GITHUB_TRIGGERING_ACTOR", "")
+    return f"{first} (re-run by {again})" if again and again != first else first
+
+
+def run_url(variables: Mapping[str, str]) -> str:
+    needed = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+    if not all(variables.get(key) for key in needed):
+        return ""
+    server, repository, run = (variables[key] for key in needed)
+    return f"{server}/{repository}/actions/runs/{run}/attempts/{variables.get('GITHUB_RUN_ATTEMPT', '1')}"

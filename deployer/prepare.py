@@ -1,0 +1,291 @@
+"""From a ref to a plan: everything that is read and checked before the first write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from deployer import desired, ledger, loading, plan, prefect_api, project, source
+from deployer.desired import Request, Scope
+from deployer.environment import Environment
+from deployer.errors import InvalidInput, Refused, invalid
+from deployer.ledger import Ledger
+from deployer.loading import Loader
+from deployer.model import Key, Live, Plan, Refusal, Release, Resource, Specification
+from deployer.plan import History, Options, World
+from deployer.prefect_api import Client
+from deployer.project import Contents, Tree
+from deployer.revision import Repository, Revision
+
+
+@dataclass(frozen=True)
+class Site:
+    """One environment's API, as this checkout's own files name it, and what is recorded there."""
+
+    environment: Environment
+    scope: Scope
+    client: Client
+    ledger: Ledger
+
+
+@dataclass
+class Prepared:
+    """A plan, and all that applying it needs. `loader` is None where the specification was on record."""
+
+    site: Site
+    plan: Plan
+    specification: Specification
+    wanted: list[Resource]
+    unmanaged: list[Key]
+    history: History
+    options: Options
+    loader: Loader | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    rollback_of: int | None = None
+    restores: int | None = None
+    overtaken: str | None = None
+
+    def world(self) -> World:
+        """What is live now: read when planning, and again to prove."""
+        return read_world(self.site, self.wanted, self.unmanaged, self.history)
+
+    def again(self) -> Plan:
+        """The same plan against what is live now."""
+        site = self.site
+        return plan.plan(
+            self.wanted,
+            self.unmanaged,
+            self.world(),
+            self.history,
+            site.scope,
+            site.environment.policy,
+            self.plan.commit,
+            self.plan.ref,
+            self.options,
+        )
+
+
+@contextmanager
+def open_site(environment: Environment, preview: str | None = None, client: Client | None = None) -> Iterator[Site]:
+    """Reach the API, and make sure that this environment may live there."""
+    if preview and environment.mode == "production":
+        raise Refused(f"Previews live in development environments; {environment.name} is one of mode {environment.mode}.")
+    scope = Scope(environment.owner, environment.name, environment.api.shared, preview)
+    with client or Client(environment.api) as connected:
+        prefect_api.connect(connected)
+        yield Site(environment, scope, connected, Ledger(connected, scope))
+
+
+def check_tenancy(site: Site, others: list[Release]) -> None:
+    """An API that another environment lives on is the wrong one, unless both say that they share it."""
+    strangers = sorted({r.environment for r in others if r.environment != site.environment.name})
+    if strangers and not site.environment.api.shared:
+        raise Refused(
+            f"The API {site.client.url} holds releases of {', '.join(strangers)}; this is {site.environment.name}. "
+            f"Check api.url (PREFECT_API_URL). If they share one API on purpose: api.shared: true in each environment file."
+        )
+
+
+def read_world(site: Site, wanted: list[Resource], unmanaged: list[Key], history: History) -> World:
+    keys = {r.key for r in wanted} | set(unmanaged) | ({k for k in history.known | history.created if k[0] != "deployment"})
+    specs = [
+        *(r.fields for r in wanted if r.kind == "deployment"),
+        *(f for s in history.specifications for k, f in s.by_key().items() if k[0] == "deployment"),
+    ]
+    triggers = {name for fields in specs for name in fields["triggers"]}
+    live = prefect_api.read(site.client, keys, triggers, site.scope)
+    return World(live, ledger.foreign(ledger.others(site.client, site.scope)))
+
+
+@contextmanager
+def prepare(
+    site: Site, repository: Repository, revision: Revision, variables: Mapping[str, str], options: Options = Options()
+) -> Iterator[Prepared]:
+    """Plan a commit. The loader, where one was needed, stays open for the with-block: creating deployments needs it."""
+    history = site.ledger.history()
+    check_tenancy(site, ledger.others(site.client, site.scope))
+    back = _back(site, repository, revision.commit)
+    with ExitStack() as stack:
+        if isinstance(back, str):
+            yield _overtaken(site, revision, history, options, back)
+            return
+        recorded, found, faults = _recorded(site, repository, revision.commit, variables)
+        names: dict[str, str] = {}
+        loader = None
+        if recorded is None:
+            if found is None:
+                raise invalid(faults)
+            loader, recorded, request = _load(stack, site, repository, revision, found)
+            names = {f"{r.name}": n for r, n in _names(recorded, request)}
+        prepared = from_specification(site, recorded, revision, history, variables, options)
+        prepared.loader, prepared.names = loader, names
+        if isinstance(back, Release):
+            prepared.restores, prepared.rollback_of = back.number, history.base.release if history.base else None
+        _check_ref(prepared, repository, revision)
+        yield prepared
+
+
+def from_specification(
+    site: Site, recorded: Specification, revision: Revision, history: History, variables: Mapping[str, str], options: Options
+) -> Prepared:
+    """A specification -> a plan: no flow, no checkout, no dependency of the flows is needed."""
+    secrets, unmanaged = desired.with_secrets(recorded, variables)
+    if found := desired.leaks(list(recorded.resources), secrets):
+        raise InvalidInput(
+            f"{'; '.join(found)}. Everybody can read it there: use a Secret block inside the flow instead. Nothing was touched."
+        )
+    wanted = [*recorded.resources, *secrets]
+    world = read_world(site, wanted, unmanaged, history)
+    _check_job_variables(wanted, world.live)
+    planned = plan.plan(wanted, unmanaged, world, history, site.scope, site.environment.policy, revision.commit, revision.ref, options)
+    return Prepared(site, planned, recorded, wanted, unmanaged, history, options)
+
+
+def _overtaken(site: Site, revision: Revision, history: History, options: Options, why: str) -> Prepared:
+    nothing = Plan(site.environment.name, revision.commit, revision.ref, history.base, (), 0, (), (why,))
+    empty = Specification(site.scope.project, site.environment.name, revision.commit, "", ())
+    return Prepared(site, nothing, empty, [], [], history, options, overtaken=why)
+
+
+def _back(site: Site, repository: Repository, commit: str) -> Release | str | None:
+    """In production: the release that this commit goes back to, or the reason why it is too late for it."""
+    live = site.ledger.live()
+    if site.environment.mode != "production" or live is None or live.commit == commit:
+        return None
+    if before := site.ledger.of_commit(commit):
+        return before
+    if repository.knows(live.commit) and repository.is_ancestor(commit, live.commit):
+        return (
+            f"{commit[:12]} is older than what is live in {site.environment.name} (release {live.number}, {live.commit[:12]}) and was never "
+            "released there: a newer commit has overtaken it. Nothing was written."
+        )
+    return None
+
+
+def _recorded(
+    site: Site, repository: Repository, commit: str, variables: Mapping[str, str]
+) -> tuple[Specification | None, Contents | None, list[Any]]:
+    """The ledger's specification of this commit, if it was made from the same files and variables."""
+    tree = Tree.at(repository, commit)
+    releases = [r for r in site.ledger.releases() if r.commit == commit]
+    try:
+        found, faults = project.contents(tree, site.environment.name, variables)
+    except InvalidInput:
+        if not releases:
+            raise
+        found, faults = None, []
+    if found is None:
+        best = next((r for r in releases if r.succeeded), None)
+        return (site.ledger.specification(best) if best else None), None, faults
+    found = replace(found, environment=_governed(found.environment, site.environment))
+    inputs = desired.inputs_of(_request(site, found, commit), found.environment, site.scope)
+    for release in releases:
+        spec = site.ledger.specification(release)
+        if spec and spec.inputs == inputs:
+            return spec, found, []
+    return None, found, []
+
+
+def _governed(theirs: Environment, own: Environment) -> Environment:
+    """Where to deploy, what may be deployed and how strictly are decided by today's checkout, never by the commit."""
+    return theirs.model_copy(update={key: getattr(own, key) for key in ("api", "refs", "policy", "mode", "project")})
+
+
+def _request(site: Site, found: Contents, commit: str) -> Request:
+    return desired.request(found.environment, found.declared, source.code(found.environment.source, commit), commit, site.scope)
+
+
+def _load(
+    stack: ExitStack, site: Site, repository: Repository, revision: Revision, found: Contents
+) -> tuple[Loader, Specification, Request]:
+    request = _request(site, found, revision.commit)
+    checkout = stack.enter_context(repository.checkout(revision.commit))
+    loader = stack.enter_context(loading.open_loader(checkout))
+    spec = specify(loader, site.scope, found, request, revision.commit)
+    return loader, spec, request
+
+
+def specify(loader: Loader, scope: Scope, found: Contents, request: Request, commit: str) -> Specification:
+    """Ask the loader; its faults are problems of the files."""
+    answer = loader.load(request)
+    file = project.environment_file(found.environment.name)
+    if problems := desired.loader_problems(request, answer, found.declared, file):
+        raise invalid(problems)
+    inputs = desired.inputs_of(request, found.environment, scope)
+    return desired.specification(found.environment, request, answer, found.templates, scope, commit, inputs)
+
+
+def _names(spec: Specification, request: Request) -> list[tuple[Resource, str]]:
+    """Deployments and their catalogue names, in the order of the request."""
+    resources = [r for r in spec.resources if r.kind == "deployment"]
+    return list(zip(resources, [item["name"] for item in request.deployments], strict=True))
+
+
+def _check_ref(prepared: Prepared, repository: Repository, revision: Revision) -> None:
+    """Only what the environment's refs let in; a preview is for what they don't."""
+    site = prepared.site
+    if site.scope.preview or prepared.restores or repository.allowed_by(revision.commit, site.environment.refs):
+        return
+    refs = site.environment.refs
+    allowed = ", ".join([f"branch {p}" for p in refs.branches] + [f"tag {p}" for p in refs.tags]) or "nothing"
+    here = (
+        ", ".join(r.removeprefix("refs/heads/").removeprefix("refs/tags/") for r in repository.refs_of(revision.commit))
+        or "no branch or tag"
+    )
+    message = f"{revision.commit[:12]} ({revision.ref}) may not be deployed to {site.environment.name}, which takes {allowed}; the commit is on {here}."
+    prepared.plan = replace(prepared.plan, refusals=(*prepared.plan.refusals, Refusal("ref", message)))
+
+
+def _check_job_variables(wanted: list[Resource], live: Mapping[Key, Live]) -> None:
+    """Do the job variables fit the pool's template? Prefect says so only at that deployment's turn."""
+    problems = []
+    for resource in wanted:
+        if resource.kind != "deployment" or not resource.fields["job_variables"]:
+            continue
+        pool = ("work_pool", resource.fields["work_pool"])
+        own = next((r.fields.get("base_job_template") for r in wanted if r.key == pool), None)
+        template = own or (live[pool].fields["base_job_template"] if pool in live else None)
+        problems += _unfit(resource, pool[1], template or {})
+    if problems:
+        raise InvalidInput(f"{' '.join(problems)} Nothing was touched.")
+
+
+def _unfit(resource: Resource, pool: str, template: Mapping[str, Any]) -> list[str]:
+    import jsonschema
+
+    schema = template.get("variables") or {}
+    known = schema.get("properties")
+    if not known:
+        return []
+    given = resource.fields["job_variables"]
+    found = [
+        f"{resource.name}: the pool {pool} has no job variable '{key}'; it takes {', '.join(sorted(known))}."
+        for key in given
+        if key not in known
+    ]
+    checked = {k: v for k, v in given.items() if k in known and "{{" not in str(v)}
+    rules = {**{k: v for k, v in schema.items() if k != "required"}, "properties": known}
+    for error in jsonschema.Draft202012Validator(rules).iter_errors(checked):
+        found.append(f"{resource.name}: job variable {'.'.join(str(p) for p in error.absolute_path)}: {error.message}.")
+    return found
+
+
+def check_published(prepared: Prepared, repository: Repository, variables: Mapping[str, str], folder: Path) -> str | None:
+    """Can workers clone the commit? False stops an apply; a remote that cannot be asked is only said."""
+    environment = prepared.site.environment
+    if environment.source.strategy not in ("git", "cached") or prepared.restores:
+        return None
+    url = environment.source.repository or ""
+    credentials = environment.source.credentials
+    reference = environment.secrets.get(credentials) if credentials else None
+    match = desired.REFERENCE.fullmatch(reference) if reference else None
+    token = variables.get(match.group(1)) if match else None
+    state = repository.published(url, prepared.plan.commit, token)
+    if state is False:
+        raise InvalidInput(
+            f"Workers cannot clone {prepared.plan.commit[:12]}: nothing at {url} reaches it. Push it first. Nothing was touched."
+        )
+    return None if state else f"{url} could not be asked whether it has {prepared.plan.commit[:12]}; workers will find out."

@@ -1,0 +1,21 @@
+"""Removing a preview: the deployments that carry its tag, their automations, its ledger; and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from deployer import prefect_api
+from deployer.model import Change
+from deployer.prefect_api import deployments
+from deployer.prepare import Site
+
+
+def destroy(site: Site, note: Callable[[str], None]) -> list[str]:
+    """Answers the names of the deleted deployments. A second time finds nothing, and is fine."""
+    found = prefect_api.read(site.client, (), (), site.scope)
+    ours = sorted((live for live in found.values() if site.scope.owns(live.fields["tags"])), key=lambda live: live.name)
+    for live in ours:
+        deployments.delete(site.client, Change("deployment", live.name, "delete", (), {}, live))
+        note(f"deleted {live.name}")
+    site.ledger.forget()
+    return [live.name for live in ours]

@@ -1,0 +1,292 @@
+"""Plan, Outcome, Release -> text, Markdown, JSON, from the same rows. Pure: each function answers a string or plain data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from deployer.errors import Problem
+from deployer.model import Change, FieldChange, Outcome, Plan, Release, rows, shown
+
+FORMAT = 1
+SIGNS = {"create": "+", "update": "~", "pause": "-", "delete": "-", "held": "="}
+WORDS = {"create": "create", "update": "update", "pause": "pause", "delete": "delete", "held": "held"}
+
+
+# -- plan
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "environment": plan.environment,
+        "commit": plan.commit,
+        "ref": plan.ref,
+        "base": {"release": plan.base.release, "commit": plan.base.commit} if plan.base else None,
+        "summary": plan.summary,
+        "changes": rows(plan.changes),
+        "digest": plan.digest,
+    }
+
+
+def sentence(plan: Plan) -> str:
+    s = plan.summary
+    return f"{s['create']} to create, {s['update']} to update, {s['pause']} to pause, {s['delete']} to delete, {s['unchanged']} unchanged."
+
+
+def plan_text(plan: Plan, title: str = "plan") -> str:
+    lines = [_heading(plan, title), ""]
+    moved, rest = _moved(plan.changes)
+    for change in rest:
+        lines.append(f"  {SIGNS[change.action]} {WORDS[change.action]:<6} {_kind(change.kind)} {change.name}")
+        lines += [f"      {line}" for line in _field_lines(change)]
+    if moved:
+        before, after = _commits(moved[0])
+        lines.append(f"  ~ update {_count(len(moved), 'deployment')}: only the commit moves, {before} -> {after}")
+        lines += [f"      {change.name}" for change in moved[:5]]
+        lines += [f"      and {len(moved) - 5} more"] if len(moved) > 5 else []
+    lines += [""] if plan.changes else []
+    lines += _held_lines(plan)
+    lines += [f"Note: {notice}" for notice in plan.notices]
+    lines += [f"Refused by '{r.guard}': {r.message}" for r in plan.refusals]
+    return "\n".join([*lines, sentence(plan)])
+
+
+def _heading(plan: Plan, title: str) -> str:
+    against = f"compared with release {plan.base.release} ({plan.base.commit[:12]})" if plan.base else "no release before it"
+    named = "" if plan.ref == plan.commit else f" ({plan.ref})"
+    return f"{plan.environment}: {title} for {plan.commit[:12]}{named}, {against}"
+
+
+def _held_lines(plan: Plan) -> list[str]:
+    held = sum(f.held for c in plan.changes for f in c.fields)
+    return (
+        [f"{_count(held, 'value')} set by hand {'is' if held == 1 else 'are'} held; --resume takes {'it' if held == 1 else 'them'} back."]
+        if held
+        else []
+    )
+
+
+def _moved(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:
+    """Updates in which nothing but the commit moves, once there are enough to be noise; and the rest."""
+    moved = [c for c in changes if c.action == "update" and c.kind == "deployment" and all(_is_commit(f) for f in c.fields)]
+    return (moved, [c for c in changes if c not in moved]) if len(moved) > 2 else ([], list(changes))
+
+
+def _is_commit(field: FieldChange) -> bool:
+    return field.path == "version" or field.path.startswith("pull_steps.") or field.path == "job_variables.image"
+
+
+def _commits(change: Change) -> tuple[str, str]:
+    version = next((f for f in change.fields if f.path == "version"), change.fields[0])
+    return str(version.before)[:12], str(version.after)[:12]
+
+
+def _field_lines(change: Change) -> list[str]:
+    if change.action == "create":
+        return [f"{f.path}: {_brief(f.after)}" for f in change.fields if f.path in _TOLD_AT_CREATION]
+    width = min(44, max((len(f.path) for f in change.fields), default=0))
+    return [f"{f.path:<{width}}  {_arrow(f)}" for f in change.fields]
+
+
+_TOLD_AT_CREATION = (
+    "version",
+    "entrypoint",
+    "work_pool",
+    "parameters",
+    "schedules",
+    "concurrency_limit",
+    "limit",
+    "slot_decay_per_second",
+    "type",
+    "value",
+    "trigger",
+)
+
+
+def _arrow(field: FieldChange) -> str:
+    if field.held:
+        return f"held at {_brief(field.before)} (the repository says {_brief(field.after)})"
+    if shown(field.before) == shown(field.after) == "(hidden)":
+        return "value differs"
+    return f"{_brief(field.before)} -> {_brief(field.after)}"
+
+
+def _brief(value: Any, most: int = 90) -> str:
+    value = shown(value)
+    if value is None:
+        return "(none)"
+    text = (
+        value[:12]
+        if isinstance(value, str) and len(value) == 40 and value.isalnum()
+        else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    )
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _kind(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def plan_markdown(plan: Plan, title: str = "plan") -> str:
+    lines = [f"### {_heading(plan, title)}", "", f"**{sentence(plan)}**", ""]
+    lines += [f"> **Refused by `{r.guard}`**: {_cell(r.message)}\n" for r in plan.refusals]
+    lines += [f"> {_cell(notice)}\n" for notice in plan.notices]
+    moved, rest = _moved(plan.changes)
+    if rest:
+        lines += ["| | kind | name | field | before | after |", "|---|---|---|---|---|---|"]
+        lines += [row for change in rest for row in _markdown_rows(change)]
+    if moved:
+        before, after = _commits(moved[0])
+        lines += [
+            "",
+            f"<details><summary>{_count(len(moved), 'deployment')}: only the commit moves, <code>{before}</code> &rarr; <code>{after}</code></summary>",
+            "",
+        ]
+        lines += [*(f"- {_cell(c.name)}" for c in moved), "", "</details>"]
+    return "\n".join([*lines, "", f"Digest `{plan.digest}`"])
+
+
+def _markdown_rows(change: Change) -> Iterable[str]:
+    fields = [f for f in change.fields if change.action != "create" or f.path in _TOLD_AT_CREATION]
+    head = f"| {change.action} | {_kind(change.kind)} | {_cell(change.name)} |"
+    if not fields:
+        yield f"{head} | | |"
+    for field in fields:
+        note = " (held)" if field.held else ""
+        yield f"{head} {_cell(field.path)}{note} | {_code(field.before)} | {_code(field.after)} |"
+        head = "| | | |"
+
+
+def _code(value: Any) -> str:
+    return f"`{_brief(value)}`".replace("|", "\\|").replace("\n", " ") if value is not None else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+# -- apply
+
+
+def apply_data(plan: Plan, outcomes: Sequence[Outcome], release: Release | None, seconds: float) -> dict[str, Any]:
+    return {
+        **plan_data(plan),
+        "outcomes": [asdict(outcome) for outcome in outcomes],
+        "release": {"number": release.number, "commit": release.commit, "result": release.result} if release else None,
+        "seconds": round(seconds, 3),
+    }
+
+
+def apply_text(plan: Plan, outcomes: Sequence[Outcome], release: Release | None, seconds: float) -> str:
+    return f"{plan_text(plan, 'apply')}\n{_result(plan, outcomes, release, seconds)}"
+
+
+def apply_markdown(plan: Plan, outcomes: Sequence[Outcome], release: Release | None, seconds: float) -> str:
+    failed = [f"- {_kind(o.kind)} {_cell(o.name)}: {_cell(o.error or '')}" for o in outcomes if o.result == "failed"]
+    return "\n".join([plan_markdown(plan, "apply"), "", *failed, "", f"**{_result(plan, outcomes, release, seconds)}**"])
+
+
+def _result(plan: Plan, outcomes: Sequence[Outcome], release: Release | None, seconds: float) -> str:
+    if release is None:
+        return f"Nothing to do in {plan.environment}; nothing was written."
+    done = sum(o.result == "done" for o in outcomes)
+    back = f", rolling back release {release.rollback_of} to release {release.restores}" if release.restores else ""
+    proof = " and proven: nothing is left to do" if release.succeeded else ""
+    return f"Release {release.number} of {plan.environment} {release.result}{back}: {done} of {len(plan.writes)} changes written in {seconds:.1f} s{proof}."
+
+
+def outcome_line(outcome: Outcome) -> str:
+    error = f": {outcome.error}" if outcome.error else ""
+    return f"{outcome.result:<7} {outcome.action:<6} {_kind(outcome.kind)} {outcome.name}{error}"
+
+
+# -- the ledger
+
+
+def release_data(release: Release) -> dict[str, Any]:
+    return {k: v for k, v in asdict(release).items() if k != "declares"}
+
+
+def history_text(environment: str, releases: Sequence[Release]) -> str:
+    if not releases:
+        return f"{environment}: no release is recorded yet."
+    head = ["number", "commit", "ref", "result", "started", "by", "changes", ""]
+    return table(head, [_history_row(r) for r in releases])
+
+
+def history_markdown(environment: str, releases: Sequence[Release]) -> str:
+    return markdown_table(["number", "commit", "ref", "result", "started", "by", "changes", "note"], [_history_row(r) for r in releases])
+
+
+def _history_row(r: Release) -> list[str]:
+    changed = sum(count for action, count in r.summary.items() if action in ("create", "update", "pause", "delete"))
+    note = f"puts back {r.restores}, for {r.rollback_of}: {r.reason}" if r.restores else r.reason
+    return [
+        str(r.number),
+        r.commit[:12],
+        r.ref if r.ref != r.commit else "",
+        r.result,
+        r.started,
+        r.actor,
+        str(changed),
+        note or r.error[:60],
+    ]
+
+
+STATUS_HEAD = ["environment", "release", "commit", "ref", "result", "when", "deployments", "paused", "retired", "api"]
+
+
+def status_rows(statuses: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    found = []
+    for s in statuses:
+        r = s["release"] or {}
+        left = [s["environment"], *(str(r.get(k) or "-") for k in ("number",)), (r.get("commit") or "-")[:12], r.get("ref") or "-"]
+        right = [
+            r.get("result") or s["error"] or "none yet",
+            r.get("started") or "-",
+            *(str(s[k]) if s[k] is not None else "-" for k in ("deployments", "paused", "retired")),
+        ]
+        found.append([*left, *right, s["api"] or "-"])
+    return found
+
+
+def status_text(statuses: Iterable[Mapping[str, Any]]) -> str:
+    return table(STATUS_HEAD, status_rows(statuses))
+
+
+def status_markdown(statuses: Iterable[Mapping[str, Any]]) -> str:
+    return markdown_table(STATUS_HEAD, status_rows(statuses))
+
+
+# -- the rest
+
+
+def problems_text(problems: Iterable[Problem]) -> str:
+    return "\n".join(str(problem) for problem in problems)
+
+
+def problems_data(problems: Iterable[Problem]) -> list[dict[str, Any]]:
+    return [asdict(problem) for problem in problems]
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [list(head), *[list(row) for row in body]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    pad: Callable[[Sequence[str]], str] = lambda line: "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()  # noqa: E731
+    return "\n".join(pad(line) for line in lines)
+
+
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    line: Callable[[Sequence[str]], str] = lambda cells: "| " + " | ".join(_cell(c) for c in cells) + " |"  # noqa: E731
+    return "\n".join([line(head), "|" + "---|" * len(head), *(line(row) for row in body)])
+
+
+def document(data: Any) -> str:
+    return json.dumps(shown(data), indent=2, ensure_ascii=False, sort_keys=False)

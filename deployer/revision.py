@@ -1,0 +1,151 @@
+"""Git: a ref becomes one commit; is it allowed here; what does its tree hold; a checkout of it, shared by all flows."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.environment import Refs
+from deployer.errors import InvalidInput
+from deployer.refs import allows
+
+SHA = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit, and the words in which it was asked for."""
+
+    commit: str
+    ref: str
+
+
+@dataclass(frozen=True)
+class Repository:
+    path: Path
+
+    @classmethod
+    def find(cls, path: Path) -> Repository:
+        """The repository that `path` lies in."""
+        if not path.is_dir():
+            raise InvalidInput(f"There is no folder {path}. Give the repository with --repo DIR.")
+        done = _git(path, "rev-parse", "--show-toplevel", check=False)
+        if done.returncode:
+            raise InvalidInput(f"{path} is no Git repository. Run in one, or give it with --repo DIR.")
+        return cls(Path(done.stdout.decode().strip()))
+
+    def git(self, *words: str, check: bool = True, env: Mapping[str, str] | None = None) -> str:
+        return _git(self.path, *words, check=check, env=env).stdout.decode(errors="surrogateescape")
+
+    def resolve(self, ref: str) -> Revision:
+        """Branch, tag or SHA -> its commit. A tag wins over a branch of the same name, as in Git; origin's branches count."""
+        if ref.startswith("-") or not ref.strip():
+            raise InvalidInput(f"'{ref}' is no Git ref.")
+        for candidate in (ref, f"refs/remotes/origin/{ref}"):
+            found = self.git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}", check=False).strip()
+            if SHA.fullmatch(found):
+                return Revision(found, ref)
+        hint = " The clone is shallow; fetch the whole history (fetch-depth: 0)." if self.shallow() else " Was it fetched?"
+        raise InvalidInput(f"'{ref}' names no commit in {self.path}.{hint}")
+
+    def shallow(self) -> bool:
+        return self.git("rev-parse", "--is-shallow-repository", check=False).strip() == "true"
+
+    def dirty(self) -> bool:
+        """Does the work tree hold anything that HEAD does not?"""
+        return bool(self.git("status", "--porcelain", "--untracked-files=normal").strip())
+
+    def knows(self, commit: str) -> bool:
+        return not _git(self.path, "cat-file", "-e", f"{commit}^{{commit}}", check=False).returncode
+
+    def is_ancestor(self, older: str, newer: str) -> bool:
+        """Is `older` reached from `newer`? Both must be known; a commit is no ancestor of itself here."""
+        if older == newer:
+            return False
+        return not _git(self.path, "merge-base", "--is-ancestor", older, newer, check=False).returncode
+
+    def refs_of(self, commit: str) -> list[str]:
+        """Branches (local, and origin's by their own name) that reach the commit, and tags that name it."""
+        branches = self.git("for-each-ref", f"--contains={commit}", "--format=%(refname)", "refs/heads", "refs/remotes/origin")
+        tags = self.git("for-each-ref", f"--points-at={commit}", "--format=%(refname)", "refs/tags")
+        named = [name.replace("refs/remotes/origin/", "refs/heads/", 1) for name in branches.split()]
+        return sorted(set(name for name in named if name != "refs/heads/HEAD")) + sorted(tags.split())
+
+    def allowed_by(self, commit: str, refs: Refs) -> str | None:
+        """The first ref that lets this commit in, or None."""
+        return next((ref for ref in self.refs_of(commit) if allows(refs, ref)), None)
+
+    def paths(self, commit: str) -> frozenset[str]:
+        return frozenset(p for p in self.git("ls-tree", "-r", "-z", "--name-only", commit).split("\0") if p)
+
+    def read(self, commit: str, paths: list[str]) -> dict[str, str]:
+        """Text of files at the commit, in one call of Git; missing ones are left out."""
+        if not paths:
+            return {}
+        asked = "".join(f"{commit}:{path}\n" for path in paths).encode()
+        out = _git(self.path, "cat-file", "--batch", stdin=asked).stdout
+        texts: dict[str, str] = {}
+        at = 0
+        for path in paths:
+            end = out.index(b"\n", at)
+            header, at = out[at:end], end + 1
+            if header.endswith(b" missing"):
+                continue
+            size = int(header.rsplit(b" ", 1)[1])
+            texts[path] = out[at : at + size].decode(errors="replace")
+            at += size + 1
+        return texts
+
+    @contextmanager
+    def checkout(self, commit: str) -> Iterator[Path]:
+        """The commit's files in a folder of their own, without touching the work tree, the index or .git."""
+        with tempfile.TemporaryDirectory(prefix="prefect-platform-") as scratch:
+            tree = Path(scratch, "tree")
+            tree.mkdir()
+            env = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
+            self.git("read-tree", commit, env=env)
+            self.git("checkout-index", "--all", "--quiet", f"--prefix={tree}/", env=env)
+            yield tree
+
+    def published(self, url: str, commit: str, token: str | None) -> bool | None:
+        """Can a worker clone the commit from `url`? None: the remote could not be asked (no credentials, no network)."""
+        done = _git(self.path, "ls-remote", "--quiet", url, check=False, env=_credentials(url, token))
+        if done.returncode:
+            return None
+        tips = [line.split("\t")[0] for line in done.stdout.decode(errors="replace").splitlines()]
+        if commit in tips:
+            return True
+        return any(self.knows(tip) and self.is_ancestor(commit, tip) for tip in dict.fromkeys(tips))
+
+
+def _credentials(url: str, token: str | None) -> dict[str, str]:
+    """A token travels to Git by the environment only: arguments show in every process list."""
+    if not token or not url.startswith("https://"):
+        return {}
+    import base64
+
+    basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"http.{url}.extraHeader", "GIT_CONFIG_VALUE_0": f"Authorization: Basic {basic}"}
+
+
+def _git(
+    path: Path, *words: str, check: bool = True, env: Mapping[str, str] | None = None, stdin: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    own = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(path), *words], capture_output=True, env={**own, **quiet, **(env or {})}, input=stdin, check=False
+        )
+    except FileNotFoundError:
+        raise InvalidInput("git is not installed, or not on the PATH.") from None
+    if check and done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise InvalidInput(f"git {words[0]} failed in {path}: {said[-1] if said else 'no message'}")
+    return done

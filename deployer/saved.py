@@ -1,0 +1,59 @@
+"""A plan in a file: written for review, and applied as reviewed or refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deployer import render
+from deployer.errors import InvalidInput, Refused
+from deployer.model import Plan, digest
+from deployer.plan import Options
+
+
+@dataclass(frozen=True)
+class SavedPlan:
+    environment: str
+    commit: str
+    ref: str
+    digest: str
+    options: Options
+    preview: str | None
+
+
+def write(path: Path, plan: Plan, options: Options, preview: str | None) -> None:
+    """Whole or not at all: a plan is never half written."""
+    data: dict[str, Any] = {**render.plan_data(plan), "options": asdict(options), "preview": preview}
+    data["seal"] = digest(data)
+    new = path.with_name(path.name + ".new")
+    try:
+        new.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        raise InvalidInput(f"The plan cannot be written to {path}: {error.strerror}.") from None
+
+
+def read(path: Path) -> SavedPlan:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"The plan {path} cannot be read: {error.strerror}. Make one with: plan --env E --out {path}") from None
+    except ValueError:
+        raise InvalidInput(f"{path} is no plan: not JSON. Make one with: plan --env E --out {path}") from None
+    if not isinstance(data, dict) or data.get("format") != render.FORMAT or "seal" not in data:
+        raise InvalidInput(f"{path} is no plan that this version wrote. Make one with: plan --env E --out {path}")
+    seal = data.pop("seal")
+    content = {key: data.get(key) for key in ("environment", "commit", "changes")}
+    if seal != digest(data) or data.get("digest") != digest(content):
+        raise Refused(f"{path} was altered after it was written. Plan again, and review again.")
+    return SavedPlan(data["environment"], data["commit"], data["ref"], data["digest"], Options(**data["options"]), data["preview"])
+
+
+def check(saved: SavedPlan, plan: Plan) -> None:
+    """The plan made now must be the one that was reviewed."""
+    if saved.digest != plan.digest:
+        raise Refused(
+            f"The live state of {plan.environment} moved since this plan was made: now {render.sentence(plan)} Nothing was written. Plan again, and review again."
+        )

@@ -1,0 +1,389 @@
+"""One function a verb: it takes what was asked for, and answers the exit code. `apply` and `rollback` make releases."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deployer import __version__, desired, following, github, loading, prepare, preview, project, refs, render, saved, schema, source
+from deployer.apply import Author, Result, apply
+from deployer.console import Console
+from deployer.environment import Environment
+from deployer.errors import DeployError, Exit, InvalidInput, Problem, Refused
+from deployer.model import Plan, Release
+from deployer.plan import Options
+from deployer.prepare import Prepared, Site
+from deployer.project import Tree
+from deployer.revision import Repository, Revision
+
+
+@dataclass(frozen=True)
+class Call:
+    """What every verb gets: the words of the command line, the repository, the variables, the streams."""
+
+    words: Namespace
+    variables: Mapping[str, str]
+    console: Console
+
+    @cached_property
+    def repository(self) -> Repository:
+        return Repository.find(Path(self.words.repo))
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The tool's own checkout: where to deploy, and by which rules."""
+        return Tree.working(self.repository.path)
+
+    def environment(self, name: str) -> Environment:
+        return project.load_environment(self.tree, name, self.variables)
+
+    @contextmanager
+    def site(self, name: str, preview: str | None = None) -> Iterator[Site]:
+        with prepare.open_site(self.environment(name), preview) as site:
+            yield site
+
+    def author(self, reason: str = "") -> Author:
+        actor = github.actor(self.variables) or _user()
+        return Author(actor, github.run_url(self.variables), __version__, reason)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+# -- read only
+
+
+def validate(call: Call) -> Exit:
+    """Every fault of every file, and with the flows imported also of their parameters."""
+    tree = Tree.at(call.repository, call.repository.resolve(call.words.ref).commit) if call.words.ref else call.tree
+    variables = None if call.words.static else call.variables
+    names = [call.words.env] if call.words.env else tree.environment_names()
+    if not names:
+        raise InvalidInput("There is no environments/*.yaml here. Is this the right repository (--repo DIR)?")
+    found, problems = {}, []
+    for name in names:
+        found[name], faults = project.contents(tree, name, variables)
+        problems += faults
+    if not problems and not call.words.static:
+        problems += _load_all(call, {name: contents for name, contents in found.items() if contents})
+    unique = tuple(sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.path, p.message)))
+    count = len(next(c for c in found.values() if c).declared) if not unique else 0
+    good = f"{render._count(len(names), 'environment')} and {render._count(count, 'deployment')} are valid: {', '.join(names)}."
+    bad = f"{render._count(len(unique), 'problem')} found."
+    if unique:
+        call.console.problems(unique)
+    call.console.result(
+        lambda: bad if unique else good,
+        lambda: f"**{bad if unique else good}**\n\n" + "\n".join(f"- {p}" for p in unique),
+        lambda: {"format": render.FORMAT, "valid": not unique, "environments": names, "problems": render.problems_data(unique)},
+    )
+    return Exit.INVALID if unique else Exit.DONE
+
+
+def _load_all(call: Call, found: Mapping[str, project.Contents]) -> list[Problem]:
+    """Import the flows once for each environment, in one loader each: parameters differ between them."""
+    commit = call.repository.resolve(call.words.ref).commit if call.words.ref else "0" * 40
+    problems: list[Problem] = []
+    with _checkout(call, commit) as folder:
+        for name, contents in found.items():
+            environment = contents.environment
+            scope = desired.Scope(environment.owner, name, environment.api.shared)
+            request = desired.request(environment, contents.declared, source.code(environment.source, commit), commit, scope)
+            with loading.open_loader(folder) as loader:
+                problems += desired.loader_problems(request, loader.load(request), contents.declared, project.environment_file(name))
+    return problems
+
+
+@contextmanager
+def _checkout(call: Call, commit: str) -> Iterator[Path]:
+    if not call.words.ref:
+        yield call.repository.path
+        return
+    with call.repository.checkout(commit) as folder:
+        yield folder
+
+
+def plan(call: Call) -> Exit:
+    words = call.words
+    options = Options(words.adopt, words.resume, words.allow_removals)
+    with (
+        call.site(words.env, words.preview) as site,
+        prepare.prepare(site, call.repository, _revision(call), call.variables, options) as prepared,
+    ):
+        _say_before(call, prepared)
+        found = prepared.plan
+        call.console.result(lambda: render.plan_text(found), lambda: render.plan_markdown(found), lambda: render.plan_data(found))
+        _say_plan(call, found)
+        if words.out:
+            saved.write(Path(words.out), found, options, words.preview)
+            call.console.note(f"Saved to {words.out}; apply it with: apply --env {words.env} --plan {words.out}")
+        call.console.outputs(digest=found.digest, changes=str(len(found.writes)), commit=found.commit)
+        return Exit.DIFFERENCES if words.detailed_exitcode and found.writes else Exit.DONE
+
+
+def _revision(call: Call) -> Revision:
+    return call.repository.resolve(call.words.ref or "HEAD")
+
+
+def _say_before(call: Call, prepared: Prepared) -> None:
+    if call.words.ref in (None, "HEAD") and call.repository.dirty():
+        call.console.note(f"The work tree holds changes that {prepared.plan.commit[:12]} does not; the commit counts.")
+
+
+def _say_plan(call: Call, found: Plan) -> None:
+    """Guards and notices also where the result is for machines."""
+    if call.console.format != "text":
+        for notice in found.notices:
+            call.console.note(f"note: {notice}")
+        for refusal in found.refusals:
+            call.console.note(f"refused by '{refusal.guard}': {refusal.message}")
+
+
+def drift(call: Call) -> Exit:
+    """Live against what the last release set, without a look at the repository's commits."""
+    with call.site(call.words.env) as site:
+        release = site.ledger.live()
+        spec = release and site.ledger.specification(release)
+        if not release or not spec:
+            raise InvalidInput(
+                f"No release of {call.words.env} is recorded at {site.client.url}; there is nothing to compare with. Apply one first."
+            )
+        prepare.check_tenancy(site, prepare.ledger.others(site.client, site.scope))
+        prepared = prepare.from_specification(
+            site, spec, Revision(release.commit, release.ref), site.ledger.history(), call.variables, Options()
+        )
+        found = prepared.plan
+        call.console.result(
+            lambda: render.plan_text(found, "drift"), lambda: render.plan_markdown(found, "drift"), lambda: render.plan_data(found)
+        )
+        _say_plan(call, found)
+        return Exit.DIFFERENCES if found.writes else Exit.DONE
+
+
+def status(call: Call) -> Exit:
+    """What is where. Without --env, every environment whose variables are set."""
+    names = [call.words.env] if call.words.env else call.tree.environment_names()
+    if not names:
+        raise InvalidInput("There is no environments/*.yaml here. Is this the right repository (--repo DIR)?")
+    found = []
+    for name in names:
+        try:
+            found.append(_status(call, name))
+        except DeployError as error:
+            if call.words.env:
+                raise
+            found.append(
+                {
+                    "environment": name,
+                    "api": None,
+                    "release": None,
+                    "deployments": None,
+                    "paused": None,
+                    "retired": None,
+                    "error": _first(error),
+                }
+            )
+    call.console.result(
+        lambda: render.status_text(found), lambda: render.status_markdown(found), lambda: {"format": render.FORMAT, "environments": found}
+    )
+    for each in found:
+        if each["error"]:
+            call.console.note(f"{each['environment']}: {each['error']}")
+    return Exit.INVALID if all(each["error"] for each in found) else Exit.DONE
+
+
+def _first(error: DeployError) -> str:
+    return str(error.problems[0]) if isinstance(error, InvalidInput) and error.problems else str(error)
+
+
+def _status(call: Call, name: str) -> dict[str, Any]:
+    with call.site(name) as site:
+        prepare.check_tenancy(site, prepare.ledger.others(site.client, site.scope))
+        newest = site.ledger.newest()
+        live = [f.fields for f in prepare.prefect_api.read(site.client, (), (), site.scope).values() if site.scope.owns(f.fields["tags"])]
+        retired = [f for f in live if desired.RETIRED in f["tags"]]
+        return {
+            "environment": name,
+            "api": site.client.url,
+            "release": render.release_data(newest) if newest else None,
+            "deployments": len(live) - len(retired),
+            "paused": sum(f["paused"] for f in live if f not in retired),
+            "retired": len(retired),
+            "error": None,
+        }
+
+
+def history(call: Call) -> Exit:
+    with call.site(call.words.env) as site:
+        releases = list(site.ledger.releases())[: call.words.limit]
+    name = call.words.env
+    call.console.result(
+        lambda: render.history_text(name, releases),
+        lambda: render.history_markdown(name, releases),
+        lambda: {"format": render.FORMAT, "environment": name, "releases": [render.release_data(r) for r in releases]},
+    )
+    return Exit.DONE
+
+
+def target(call: Call) -> Exit:
+    """Which environments a full Git ref deploys to, by their `refs` in this checkout."""
+    ref = call.words.ref
+    if not ref.startswith("refs/"):
+        raise InvalidInput(f"'{ref}' is no full Git ref. Write refs/heads/{ref} for a branch, refs/tags/{ref} for a tag.")
+    found = refs.targets(project.load_environments(call.tree, None), ref)
+    call.console.result(
+        lambda: "\n".join(found) if found else f"{ref} deploys nowhere.",
+        lambda: f"`{ref}`: {', '.join(found) or 'nowhere'}",
+        lambda: {"format": render.FORMAT, "ref": ref, "environments": found},
+    )
+    call.console.outputs(environments=json.dumps(found), environment=found[0] if found else "")
+    return Exit.DONE
+
+
+def print_schema(call: Call) -> Exit:
+    print(render.document(schema.schemas()[call.words.file] if call.words.file else schema.schemas()))
+    return Exit.DONE
+
+
+# -- writing
+
+
+def apply_commit(call: Call) -> Exit:
+    words = call.words
+    reviewed = saved.read(Path(words.plan)) if words.plan else None
+    if reviewed and reviewed.environment != words.env:
+        raise Refused(f"{words.plan} is a plan for {reviewed.environment}, not for {words.env}.")
+    if reviewed and words.ref and call.repository.resolve(words.ref).commit != reviewed.commit:
+        raise Refused(f"{words.plan} is a plan for {reviewed.commit[:12]}; --ref {words.ref} is another commit.")
+    options = reviewed.options if reviewed else Options(words.adopt, words.resume, words.allow_removals)
+    revision = replace(call.repository.resolve(reviewed.commit), ref=reviewed.ref) if reviewed else _revision(call)
+    name = reviewed.preview if reviewed else words.preview
+    with call.site(words.env, name) as site, prepare.prepare(site, call.repository, revision, call.variables, options) as prepared:
+        if reviewed:
+            saved.check(reviewed, prepared.plan)
+        else:
+            _say_before(call, prepared)
+        return _release(call, prepared, call.repository)
+
+
+def rollback(call: Call) -> Exit:
+    """Put a recorded release back whole: from its specification, without its code."""
+    words = call.words
+    if not words.reason.strip():
+        raise InvalidInput("Say why with --reason TEXT; it stays with the release.")
+    with call.site(words.env) as site:
+        live = site.ledger.live()
+        goal = _goal(call, site, words.to)
+        spec = site.ledger.specification(goal)
+        if spec is None:
+            raise InvalidInput(
+                f"The specification of release {goal.number} is gone from {site.client.url}; deploy its commit instead: apply --ref {goal.commit[:12]}"
+            )
+        prepare.check_tenancy(site, prepare.ledger.others(site.client, site.scope))
+        revision = Revision(goal.commit, goal.ref)
+        options = Options(resume=words.resume, allow_removals=words.allow_removals)
+        prepared = prepare.from_specification(site, spec, revision, site.ledger.history(), call.variables, options)
+        prepared.restores, prepared.rollback_of = goal.number, live.number if live else None
+        return _release(call, prepared, None, words.reason)
+
+
+def _goal(call: Call, site: Site, to: str | None) -> Release:
+    """A number, a tag or a commit -> the newest successful release of it."""
+    env = site.environment.name
+    if to is None:
+        found = site.ledger.before_live()
+        if found is None:
+            raise InvalidInput(f"{env} has no successful release before the live one. See: history --env {env}")
+        return found
+    if to.isdigit() and len(to) < 7:
+        found = site.ledger.numbered(int(to))
+    else:
+        found = site.ledger.of_commit(to) or next(
+            (
+                r
+                for r in site.ledger.releases()
+                if r.succeeded and (r.ref in (to, f"refs/tags/{to}") or (len(to) >= 7 and r.commit.startswith(to)))
+            ),
+            None,
+        )
+        found = found or _by_git(call, site, to)
+    if found is None or not found.succeeded:
+        why = f"release {to} ended as {found.result}" if found else f"'{to}' was never released successfully to {env}"
+        raise InvalidInput(f"{why}; only what was live before can be put back. See: history --env {env}")
+    return found
+
+
+def _by_git(call: Call, site: Site, to: str) -> Release | None:
+    try:
+        return site.ledger.of_commit(call.repository.resolve(to).commit)
+    except InvalidInput:
+        return None
+
+
+def _release(call: Call, prepared: Prepared, repository: Repository | None, reason: str = "") -> Exit:
+    """Guards, then writes, then says what came of it."""
+    found = prepared.plan
+    if found.refusals:
+        call.console.note(render.plan_text(found))
+        raise Refused(" ".join(r.message for r in found.refusals) + " Nothing was written.")
+    if repository and found.writes and (note := prepare.check_published(prepared, repository, call.variables, repository.path)):
+        call.console.note(f"note: {note}")
+    call.console.note(f"{found.environment}: {render.sentence(found)}")
+    with call.console.progress(len(found.writes), f"Deploying {found.commit[:12]} to {found.environment}") as step:
+        result = apply(prepared, call.author(reason), step)
+    _report(call, found, result)
+    if result.error:
+        raise result.error
+    return Exit.DONE
+
+
+def _report(call: Call, found: Plan, result: Result) -> None:
+    parts = (found, result.outcomes, result.release, result.seconds)
+    call.console.result(lambda: render.apply_text(*parts), lambda: render.apply_markdown(*parts), lambda: render.apply_data(*parts))
+    _say_plan(call, found)
+    release = result.release
+    call.console.outputs(
+        digest=found.digest,
+        changes=str(len(found.writes)),
+        commit=found.commit,
+        release=str(release.number) if release else "",
+        result=release.result if release else "unchanged",
+    )
+
+
+def destroy(call: Call) -> Exit:
+    with call.site(call.words.env, call.words.preview) as site:
+        gone = preview.destroy(site, call.console.note)
+    name = call.words.preview
+    text = f"The preview {name} of {call.words.env} is gone: {render._count(len(gone), 'deployment')} deleted."
+    call.console.result(
+        lambda: text,
+        lambda: f"**{text}**",
+        lambda: {"format": render.FORMAT, "environment": call.words.env, "preview": name, "deleted": gone},
+    )
+    return Exit.DONE
+
+
+def run(call: Call) -> Exit:
+    with call.site(call.words.env, call.words.preview) as site:
+        return following.run(site, call.words.name, call.words.param, call.words.timeout, call.console)
+
+
+def serve(call: Call) -> Exit:
+    from deployer import serving
+
+    declared, problems = project.load_catalog(call.tree)
+    if problems:
+        raise prepare.invalid(problems)
+    return serving.serve(call.repository.path, declared, call.words.name, call.variables, call.console.note)
