@@ -1,0 +1,159 @@
+"""What every test gets: a home of its own, no way out of this machine, a fake Prefect and, if asked for, a real one."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fake_prefect import FakePrefect
+from tests.server import Server, real_prefect
+
+# Nothing of the shell that started the tests may reach them: not its Prefect, its git (a hook's GIT_DIR!) or its CI.
+FOREIGN = re.compile(
+    r"PREFECT_|GIT_|GITHUB_|RUNNER_|ACTIONS_|INPUT_|CI$|NO_COLOR$|FORCE_COLOR$|CLICOLOR|.*_proxy$", re.I
+)
+NOWHERE = "http://127.0.0.1:9"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module is imported: Prefect reads its settings and makes its home at import time."""
+    patch = pytest.MonkeyPatch()
+    home = Path(tempfile.mkdtemp(prefix="home-"))
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    config.add_cleanup(patch.undo)
+    live_in(home, patch)
+    stay_on_loopback(patch)
+
+
+def live_in(home: Path, patch: pytest.MonkeyPatch) -> None:
+    """An environment in which everything that looks for a home, a profile or an identity finds an empty one."""
+    for name in [name for name in os.environ if FOREIGN.match(name)]:
+        patch.delenv(name)
+    wanted = {
+        "HOME": home,
+        "XDG_CONFIG_HOME": home / ".config",
+        "XDG_CACHE_HOME": home / ".cache",
+        "XDG_DATA_HOME": home / ".local/share",
+        "PREFECT_HOME": home / ".prefect",
+        "PREFECT_PROFILES_PATH": home / ".prefect/profiles.toml",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_AUTHOR_NAME": "Test",
+        "GIT_AUTHOR_EMAIL": "test@example.invalid",
+        "GIT_COMMITTER_NAME": "Test",
+        "GIT_COMMITTER_EMAIL": "test@example.invalid",
+        "HTTP_PROXY": NOWHERE,
+        "HTTPS_PROXY": NOWHERE,
+        "ALL_PROXY": NOWHERE,
+        "NO_PROXY": "127.0.0.1,localhost,::1",
+    }
+    for name, value in wanted.items():
+        patch.setenv(name, str(value))
+
+
+def stay_on_loopback(patch: pytest.MonkeyPatch) -> None:
+    """Refuse names and connections that lead off this machine. Child processes only have the dead proxy."""
+
+    def guarded(original: Callable[..., Any], host_of: Callable[..., object]) -> Callable[..., Any]:
+        def guard(*arguments: Any, **options: Any) -> Any:
+            host = host_of(*arguments)
+            if not local(host):
+                raise ConnectionRefusedError(f"a test may not leave this machine, but wanted to reach {host!r}")
+            return original(*arguments, **options)
+
+        return guard
+
+    patch.setattr(socket.socket, "connect", guarded(socket.socket.connect, lambda _, address: address))
+    patch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex, lambda _, address: address))
+    patch.setattr(socket, "getaddrinfo", guarded(socket.getaddrinfo, lambda host, *_: (host,)))
+
+
+def local(address: object) -> bool:
+    """Is it this machine: loopback, the name of it, or a socket that is a file."""
+    if not isinstance(address, tuple):
+        return True
+    host = address[0].decode() if isinstance(address[0], bytes) else address[0]
+    if host in (None, "", "localhost", "0.0.0.0", "::"):
+        return True
+    try:
+        return ipaddress.ip_address(str(host).partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new, empty home for each test."""
+    path = tmp_path_factory.mktemp("home")
+    live_in(path, monkeypatch)
+    return path
+
+
+@pytest.fixture
+def fake() -> FakePrefect:
+    """A fresh fake Prefect API."""
+    return FakePrefect()
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real Prefect server, started when the first test asks for it and shared by all that do: use `unique` names."""
+    with real_prefect(tmp_path_factory.mktemp("prefect-server")) as server:
+        yield server
+
+
+@pytest.fixture
+def real_api(real_server: Server) -> Iterator[httpx.Client]:
+    """A client of the real server."""
+    with httpx.Client(base_url=real_server.url, transport=PatientTransport(), timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(params=["fake", "real"])
+def api(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    """A client of the API: once of the fake, once of the real server. What holds for both is what Prefect does."""
+    if request.param == "real":
+        yield request.getfixturevalue("real_api")
+        return
+    fake: FakePrefect = request.getfixturevalue("fake")
+    with fake.client() as client:
+        yield client
+
+
+class PatientTransport(httpx.HTTPTransport):
+    """Asks again when SQLite was locked: the server then answers 503 and has done nothing.
+
+    A connection each time: the server closes it after a 500, but does not say so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(limits=httpx.Limits(max_keepalive_connections=0))
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(9):
+            response = super().handle_request(request)
+            if response.status_code != 503:
+                return response
+            response.close()
+        return super().handle_request(request)
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """A name that no other test uses: unique("pool") is "pool-17"."""
+    return lambda stem: f"{stem}-{next(_numbers)}"
