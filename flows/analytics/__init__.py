@@ -1,0 +1,1 @@
+"""From the warehouse, into the warehouse: what is computed from the bars."""

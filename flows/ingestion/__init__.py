@@ -1,0 +1,1 @@
+"""From a provider into the warehouse."""

@@ -1,0 +1,24 @@
+"""How a task tries again: `@task(**TRIES_AGAIN)`. For what touches the outside: a pure step would fail again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+
+def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Is another try worth it? Not after a ValueError: a wrong symbol or wrong data stays wrong."""
+    return not isinstance(state.result(raise_on_failure=False), ValueError)
+
+
+TRIES_AGAIN: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": may_pass,
+    "cache_policy": NO_CACHE,  # engines and frames have no key, and what was fetched a while ago is no answer for today
+}
