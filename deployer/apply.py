@@ -9,13 +9,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from deployer import ledger, plan
+from deployer import comparable, ledger, plan
 from deployer.errors import DeployError, Interrupted, VerificationFailed, WriteFailed
 from deployer.model import Change, Fields, Outcome, Plan, Release
+from deployer.plan import pair_schedules
 from deployer.prefect_api import PLAIN, Client, automations, deployments, relay, runs
-from deployer.prefect_api.schedules import pair_schedules
 from deployer.prepare import Prepared
-from deployer import comparable
 
 Progress = Callable[[Outcome], None]
 
@@ -70,7 +69,9 @@ def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcom
     try:
         prepared.site.ledger.finish(artifact, release)
     except DeployError as failure:
-        error = error or WriteFailed(f"Everything was written and proven, but the release could not be recorded as finished: {failure}")
+        error = error or WriteFailed(
+            f"Everything was written and proven, but the release could not be recorded as finished: {failure}"
+        )
     return Result(tuple(outcomes), release, seconds, error)
 
 
@@ -112,7 +113,9 @@ def _write(prepared: Prepared) -> Iterable[Outcome]:
     for _, group in groupby(prepared.plan.writes, key=lambda c: (c.kind, c.action in ("pause", "delete"))):
         changes = list(group)
         if failed:
-            yield from (Outcome(c.kind, c.name, c.action, "skipped", "not tried: an earlier change failed") for c in changes)
+            yield from (
+                Outcome(c.kind, c.name, c.action, "skipped", "not tried: an earlier change failed") for c in changes
+            )
             continue
         for outcome in _stage(prepared, changes):
             failed = failed or outcome.result == "failed"
@@ -126,17 +129,17 @@ def _stage(prepared: Prepared, changes: list[Change]) -> Iterable[Outcome]:
     elif kind == "automation":
         ids = _ids(prepared)
         for change in changes:
-            yield _try(change, lambda c=change: _automation(client, c, ids))  # type: ignore[misc]
+            yield _try(change, _automation, client, change, ids)
     else:
         module = PLAIN[kind]
         calls = {"create": module.create, "update": module.update, "delete": module.delete}
         for change in changes:
-            yield _try(change, lambda c=change: calls[c.action](client, c))  # type: ignore[misc]
+            yield _try(change, calls[change.action], client, change)
 
 
-def _try(change: Change, call: Callable[[], Any]) -> Outcome:
+def _try(change: Change, call: Callable[..., Any], *arguments: Any) -> Outcome:
     try:
-        call()
+        call(*arguments)
     except DeployError as error:
         return Outcome(change.kind, change.name, change.action, "failed", str(error))
     return Outcome(change.kind, change.name, change.action, "done")
@@ -160,14 +163,17 @@ def _automation(client: Client, change: Change, ids: dict[str, str]) -> None:
 def _deployments(prepared: Prepared, changes: list[Change]) -> Iterable[Outcome]:
     client = prepared.site.client
     new = [c for c in changes if c.action == "create"]
-    yield from _create_loaded(prepared, new) if prepared.loader else [_try(c, lambda c=c: deployments.create(client, c)) for c in new]  # type: ignore[misc]
-    yield from [_try(c, lambda c=c: deployments.delete(client, c)) for c in changes if c.action == "delete"]  # type: ignore[misc]
+    if prepared.loader:
+        yield from _create_loaded(prepared, new)
+    else:
+        yield from (_try(c, deployments.create, client, c) for c in new)
+    yield from (_try(c, deployments.delete, client, c) for c in changes if c.action == "delete")
     changed = [c for c in changes if c.action in ("update", "pause")]
     for start in range(0, len(changed), BATCH):
         batch = changed[start : start + BATCH]
         waiting = _waiting(client, batch)
         for change in batch:
-            yield _try(change, lambda c=change, w=waiting: _update(client, c, w))  # type: ignore[misc]
+            yield _try(change, _update, client, change, waiting)
 
 
 def _create_loaded(prepared: Prepared, new: list[Change]) -> Iterable[Outcome]:
@@ -226,7 +232,11 @@ def _since(client: Client, change: Change, before: datetime, waiting: list[dict[
         return before - timedelta(seconds=1)
     pairs, gone = pair_schedules(change.target["schedules"], change.live.extra["schedules"])
     lost = {have["id"] for have in gone}
-    late = [due for run in waiting if (due := _moment(run)) <= before and (run.get("created_by") or {}).get("id") not in lost]
+    late = [
+        due
+        for run in waiting
+        if (due := _moment(run)) <= before and (run.get("created_by") or {}).get("id") not in lost
+    ]
     start = min([before, *late]) if gone else before
     if gone and any(have is None for _, have in pairs):
         taken = [_moment(run) for run in runs.started(client, change.live.id, start)]
@@ -257,7 +267,9 @@ def prove(left: Plan) -> DeployError | None:
     """The plan against what is live now must be empty."""
     if not left.writes:
         return None
-    rest = "; ".join(f"{c.kind} {c.name}: {', '.join(f.path for f in c.fields if not f.held) or c.action}" for c in left.writes[:10])
+    rest = "; ".join(
+        f"{c.kind} {c.name}: {', '.join(f.path for f in c.fields if not f.held) or c.action}" for c in left.writes[:10]
+    )
     more = f" and {len(left.writes) - 10} more" if len(left.writes) > 10 else ""
     return VerificationFailed(
         f"All changes were written, and the live state still differs: {rest}{more}. Somebody may be changing it at the same time; plan again."

@@ -29,7 +29,9 @@ class Declaration(Strict):
     """One deployment as the repository declares it for every environment."""
 
     name: Name
-    entrypoint: Annotated[str, Field(pattern=ENTRYPOINT, examples=["flows/ingestion/polygon.py:polygon_daily_ingestion"])]
+    entrypoint: Annotated[
+        str, Field(pattern=ENTRYPOINT, examples=["flows/ingestion/polygon.py:polygon_daily_ingestion"])
+    ]
     pool: str = Field(description="A key of the environment's work_pools.")
     queue: PrefectName | None = None
     schedules: list[Schedule] = Field(default_factory=list)
@@ -85,7 +87,11 @@ def load(files: Mapping[str, str], paths: frozenset[str]) -> tuple[list[Declared
 
 
 def _misnamed(path: str) -> Problem | None:
-    wrong = path.startswith(FOLDER + "/") and path.rsplit("/", 1)[-1] in ("deployments.yml", "deployment.yaml", "deployment.yml")
+    wrong = path.startswith(FOLDER + "/") and path.rsplit("/", 1)[-1] in (
+        "deployments.yml",
+        "deployment.yaml",
+        "deployment.yml",
+    )
     return Problem(path, None, "", f"is not read; rename it to {FILE}.") if wrong else None
 
 
@@ -99,7 +105,11 @@ def _item(item: Any, index: int, document: Document, paths: frozenset[str], decl
     twin = next((d for d in declared if d.declaration.name == declaration.name), None)
     if twin:
         place = f"{twin.document.file}:{twin.document.line((twin.index, 'name'))}"
-        problems.append(found.problem(("name",), f"'{declaration.name}' is declared at {place} too; names are unique in the repository."))
+        problems.append(
+            found.problem(
+                ("name",), f"'{declaration.name}' is declared at {place} too; names are unique in the repository."
+            )
+        )
     script = declaration.entrypoint.rsplit(":", 1)[0]
     if script not in paths:
         problems.append(found.problem(("entrypoint",), f"there is no file '{script}'.{guess(script, paths)}"))
@@ -110,7 +120,10 @@ def _item(item: Any, index: int, document: Document, paths: frozenset[str], decl
 
 def _twice(found: Declared, slugs: list[str]) -> list[Problem]:
     again = sorted({slug for slug in slugs if slugs.count(slug) > 1})
-    return [found.problem(("schedules",), f"the slug '{slug}' is used twice; slugs are unique within a deployment.") for slug in again]
+    return [
+        found.problem(("schedules",), f"the slug '{slug}' is used twice; slugs are unique within a deployment.")
+        for slug in again
+    ]
 
 
 def check(declared: list[Declared], environment: Environment, document: Document) -> list[Problem]:

@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"prefect-platform {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--repo", default=".", metavar="DIR", help="the Git repository to work on (default: the current directory's)")
+    common.add_argument(
+        "--repo", default=".", metavar="DIR", help="the Git repository to work on (default: the current directory's)"
+    )
     common.add_argument(
         "--env-file",
         action="append",
@@ -40,9 +42,13 @@ def parser() -> argparse.ArgumentParser:
         help="read variables from FILE (KEY=value lines); they win over the process environment",
     )
     report = argparse.ArgumentParser(add_help=False)
-    report.add_argument("--format", choices=["text", "json", "markdown"], default="text", help="form of the result on standard output")
+    report.add_argument(
+        "--format", choices=["text", "json", "markdown"], default="text", help="form of the result on standard output"
+    )
 
-    def verb(name: str, function: str, help: str, parents: Sequence[argparse.ArgumentParser] = (common, report)) -> argparse.ArgumentParser:
+    def verb(
+        name: str, function: str, help: str, parents: Sequence[argparse.ArgumentParser] = (common, report)
+    ) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help, parents=list(parents))
         added.set_defaults(function=function)
         return added
@@ -52,12 +58,20 @@ def parser() -> argparse.ArgumentParser:
 
     def preview(added: argparse.ArgumentParser, required: bool = False) -> None:
         added.add_argument(
-            "--preview", required=required, metavar="NAME", type=_preview, help="a copy under this prefix and tag, schedules paused"
+            "--preview",
+            required=required,
+            metavar="NAME",
+            type=_preview,
+            help="a copy under this prefix and tag, schedules paused",
         )
 
     def guards(added: argparse.ArgumentParser) -> None:
         added.add_argument("--resume", action="store_true", help="take back what operators paused or switched by hand")
-        added.add_argument("--allow-removals", action="store_true", help="go on when more deployments would go than policy.max_removals")
+        added.add_argument(
+            "--allow-removals",
+            action="store_true",
+            help="go on when more deployments would go than policy.max_removals",
+        )
 
     v = verb("validate", "validate", "Find every fault of every file; without --static also import the flows.")
     env(v, required=False)
@@ -72,7 +86,11 @@ def parser() -> argparse.ArgumentParser:
         env(v)
         source = v.add_mutually_exclusive_group() if name == "plan" else v
         source.add_argument("--ref", metavar="R", help="branch, tag or SHA (default: HEAD)")
-        v.add_argument("--adopt", action="store_true", help="take over deployments of ours by name that carry other owner tags, or none")
+        v.add_argument(
+            "--adopt",
+            action="store_true",
+            help="take over deployments of ours by name that carry other owner tags, or none",
+        )
         guards(v)
         preview(v)
         if name == "plan":
@@ -107,7 +125,9 @@ def parser() -> argparse.ArgumentParser:
     env(v)
     preview(v, required=True)
     v = verb("schema", "print_schema", "JSON Schemas of the environment file and of deployments.yaml.", (common,))
-    v.add_argument("file", nargs="?", choices=["environment", "deployments"], help="one of them (default: both in one document)")
+    v.add_argument(
+        "file", nargs="?", choices=["environment", "deployments"], help="one of them (default: both in one document)"
+    )
     return top
 
 
@@ -150,7 +170,9 @@ def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | 
         return Exit.DONE
     except Exception:
         traceback.print_exc()
-        console.note(f"This is a bug of prefect-platform {__version__}, not of your input. Please report it with the lines above.")
+        console.note(
+            f"This is a bug of prefect-platform {__version__}, not of your input. Please report it with the lines above."
+        )
         return Exit.BUG
 
 

@@ -27,8 +27,12 @@ class Console:
 
     def result(self, text: Callable[[], str], markdown: Callable[[], str], data: Callable[[], Any]) -> None:
         """One result, in the format that was asked for; in GitHub Actions also in the step's summary."""
-        shown = {"text": lambda: _coloured(text()), "markdown": markdown, "json": lambda: render.document(data())}[self.format]()
-        print(shown, flush=True)
+        forms: dict[str, Callable[[], str]] = {
+            "text": lambda: _coloured(text()),
+            "markdown": markdown,
+            "json": lambda: render.document(data()),
+        }
+        print(forms[self.format](), flush=True)
         if self.in_github:
             github.write_summary(self.variables, markdown())
 
@@ -43,7 +47,7 @@ class Console:
         for problem in problems:
             self.note(str(problem))
         if self.in_github:
-            print("\n".join(github.annotations(problems)), file=sys.stderr, flush=True)
+            print("\n".join(github.error_lines(problems)), file=sys.stderr, flush=True)
 
     def error(self, error: DeployError) -> None:
         self.note(f"error: {error}")

@@ -94,7 +94,10 @@ def _item(environment: Environment, found: Declared, code: Code, commit: str, sc
         if over.enforce_parameter_schema is None
         else over.enforce_parameter_schema,
         "schedules": [_schedule(s, active, scope) for s in schedules],
-        "triggers": [{**t, "enabled": False} if scope.preview else t for t in (base.triggers if over.triggers is None else over.triggers)],
+        "triggers": [
+            {**t, "enabled": False} if scope.preview else t
+            for t in (base.triggers if over.triggers is None else over.triggers)
+        ],
     }
 
 
@@ -121,7 +124,9 @@ def _automation(given: dict[str, Any], names: Mapping[str, str]) -> dict[str, An
         if isinstance(value, list):
             return [fill(inner) for inner in value]
         if isinstance(value, str):
-            return re.sub(r"\{deployment:([a-z0-9-]+)\}", lambda m: comparable.placeholder(names.get(m[1], m[1])), value)
+            return re.sub(
+                r"\{deployment:([a-z0-9-]+)\}", lambda m: comparable.placeholder(names.get(m[1], m[1])), value
+            )
         return value
 
     return dict(fill(given))
@@ -155,8 +160,13 @@ def specification(
     """All wanted resources in comparable form. Secrets are named, not valued. `templates`: pool key -> base job template."""
     resources = [] if scope.preview else [*_settings(environment, scope), *_pools(environment, templates, scope)]
     resources += [_deployment(item, answer["deployments"][item["name"]]) for item in request.deployments]
-    resources += [Resource("automation", a["name"], comparable.automation(answer["automations"][a["name"]])) for a in request.automations]
-    secrets = {} if scope.preview else {scope.name(name): reference for name, reference in _references(environment).items()}
+    resources += [
+        Resource("automation", a["name"], comparable.automation(answer["automations"][a["name"]]))
+        for a in request.automations
+    ]
+    secrets = (
+        {} if scope.preview else {scope.name(name): reference for name, reference in _references(environment).items()}
+    )
     return Specification(scope.project, scope.environment, commit, inputs, tuple(resources), secrets=secrets)
 
 
@@ -165,8 +175,13 @@ def _references(environment: Environment) -> dict[str, str]:
 
 
 def _settings(environment: Environment, scope: Scope) -> list[Resource]:
-    limits = [Resource("concurrency_limit", scope.name(name), limit.model_dump()) for name, limit in environment.concurrency_limits.items()]
-    variables = [Resource("variable", scope.name(name), {"value": value}) for name, value in environment.variables.items()]
+    limits = [
+        Resource("concurrency_limit", scope.name(name), limit.model_dump())
+        for name, limit in environment.concurrency_limits.items()
+    ]
+    variables = [
+        Resource("variable", scope.name(name), {"value": value}) for name, value in environment.variables.items()
+    ]
     return [*variables, *limits]
 
 
@@ -174,7 +189,9 @@ def _pools(environment: Environment, templates: Mapping[str, Any], scope: Scope)
     resources = []
     for key, pool in environment.work_pools.items():
         name = pool_name(scope, pool.name)
-        fields = {k: v for k, v in pool.model_dump(exclude={"name", "queues", "base_job_template"}).items() if v is not None}
+        fields = {
+            k: v for k, v in pool.model_dump(exclude={"name", "queues", "base_job_template"}).items() if v is not None
+        }
         if key in templates:
             fields["base_job_template"] = templates[key]
         resources.append(Resource("work_pool", name, fields))
@@ -213,7 +230,9 @@ def _deployment(item: Mapping[str, Any], answer: Mapping[str, Any]) -> Resource:
 
 def _wanted_schedule(item: Mapping[str, Any]) -> dict[str, Any]:
     rule = {k: item[k] for k in ("cron", "interval", "rrule", "timezone", "day_or", "anchor_date")}
-    return comparable.schedule({"slug": item["slug"], "schedule": rule, "active": item["active"], "parameters": item["parameters"]})
+    return comparable.schedule(
+        {"slug": item["slug"], "schedule": rule, "active": item["active"], "parameters": item["parameters"]}
+    )
 
 
 def with_secrets(spec: Specification, variables: Mapping[str, str]) -> tuple[list[Resource], list[Key]]:
@@ -236,12 +255,16 @@ def leaks(resources: list[Resource], secrets: list[Resource]) -> list[str]:
     for resource in resources:
         text = str({k: resource.fields.get(k) for k in ("job_variables", "parameters", "value", "trigger", "actions")})
         found += [
-            f"{resource.kind} {resource.name} holds the value of the secret '{name}'" for name, value in values.items() if value in text
+            f"{resource.kind} {resource.name} holds the value of the secret '{name}'"
+            for name, value in values.items()
+            if value in text
         ]
     return found
 
 
-def loader_problems(request: Request, answer: Mapping[str, Any], declared: list[Declared], environment_file: str) -> list[Problem]:
+def loader_problems(
+    request: Request, answer: Mapping[str, Any], declared: list[Declared], environment_file: str
+) -> list[Problem]:
     """The loader's faults, each at its line in a deployments.yaml."""
     by_name = {d.declaration.name: d for d in declared}
     problems = []
@@ -251,5 +274,7 @@ def loader_problems(request: Request, answer: Mapping[str, Any], declared: list[
             path = tuple(int(p) if p.isdigit() else p for p in where)
             problems.append(by_name[name].problem(path, fault["message"]))
     for name, found in answer["automations"].items():
-        problems += [Problem(environment_file, None, f"automations.{name}", f["message"]) for f in found.get("faults", ())]
+        problems += [
+            Problem(environment_file, None, f"automations.{name}", f["message"]) for f in found.get("faults", ())
+        ]
     return problems

@@ -18,7 +18,9 @@ REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class Api(Strict):
-    url: str = Field(description="Ends in /api. Never a default: without it Prefect would start an empty server of its own.")
+    url: str = Field(
+        description="Ends in /api. Never a default: without it Prefect would start an empty server of its own."
+    )
     key: str = Field("", description="Prefect Cloud.")
     auth_string: str = Field("", description="Self-hosted: user:password.")
     shared: bool = Field(False, description="Other environments live on the same API; names then end in -<env>.")
@@ -35,7 +37,8 @@ class Source(Strict):
     """How workers get the code."""
 
     strategy: Literal["git", "cached", "image", "local"] = Field(
-        "git", description="git: a clone a run; cached: one checkout a commit and machine; image: baked in; local: a folder."
+        "git",
+        description="git: a clone a run; cached: one checkout a commit and machine; image: baked in; local: a folder.",
     )
     repository: str | None = Field(None, description="The URL that workers clone.")
     credentials: str | None = Field(None, description="Name of the Secret block with a token for the repository.")
@@ -44,7 +47,12 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Source:
-        needs = {"git": ["repository"], "cached": ["repository"], "image": ["image", "directory"], "local": ["directory"]}
+        needs = {
+            "git": ["repository"],
+            "cached": ["repository"],
+            "image": ["image", "directory"],
+            "local": ["directory"],
+        }
         missing = [key for key in needs[self.strategy] if not getattr(self, key)]
         if missing:
             raise ValueError(f"strategy '{self.strategy}' needs {' and '.join(missing)}")
@@ -127,7 +135,9 @@ class Policy(Strict):
     max_removals: Annotated[str, Field(pattern=r"^(100|[0-9]{1,2})%$")] | Annotated[int, Field(ge=0)] = Field(
         "30%", description="Removed deployments in one deploy, from 10 owned ones on; more needs --allow-removals."
     )
-    requires: dict[str, Json] = Field(default_factory=dict, max_length=0, description="Promotion gate; not available yet.")
+    requires: dict[str, Json] = Field(
+        default_factory=dict, max_length=0, description="Promotion gate; not available yet."
+    )
     smoke: list[Json] = Field(default_factory=list, max_length=0, description="Smoke runs; not available yet.")
 
 
@@ -177,7 +187,9 @@ def load(text: str, file: str, variables: Mapping[str, str] | None) -> tuple[Env
     return (environment if not problems else None), problems
 
 
-def _interpolate(data: Any, document: Document, variables: Mapping[str, str] | None) -> tuple[Any, list[Problem], list[Path]]:
+def _interpolate(
+    data: Any, document: Document, variables: Mapping[str, str] | None
+) -> tuple[Any, list[Problem], list[Path]]:
     problems: list[Problem] = []
     unresolved: list[Path] = []
 
@@ -195,7 +207,9 @@ def _interpolate(data: Any, document: Document, variables: Mapping[str, str] | N
             return match.group(0)
         if variables.get(name) or default is not None or (path[0] == "secrets" and name in variables):
             return match.group(0) if path[0] == "secrets" else variables.get(name) or default or ""
-        problems.append(document.problem(path, f"the variable {name} is not set. Set it, or write ${{{name}:-default}}."))
+        problems.append(
+            document.problem(path, f"the variable {name} is not set. Set it, or write ${{{name}:-default}}.")
+        )
         unresolved.append(path)
         return match.group(0)
 
@@ -207,9 +221,16 @@ def _secret_faults(document: Document) -> list[Problem]:
     secrets = data.get("secrets")
     problems: list[Problem] = []
     for name, value in (secrets if isinstance(secrets, dict) else {}).items():
-        if not isinstance(value, str) or not REFERENCE.fullmatch(value) or (REFERENCE.fullmatch(value) or [0, 0, ""])[2]:
+        if (
+            not isinstance(value, str)
+            or not REFERENCE.fullmatch(value)
+            or (REFERENCE.fullmatch(value) or [0, 0, ""])[2]
+        ):
             problems.append(
-                document.problem(("secrets", name), "must be one reference such as ${VARIABLE:-}; a secret's value is no part of a file.")
+                document.problem(
+                    ("secrets", name),
+                    "must be one reference such as ${VARIABLE:-}; a secret's value is no part of a file.",
+                )
             )
     for part in ("variables", "deployments", "work_pools", "automations"):
         problems += secret_literals(data.get(part), document, (part,))
@@ -218,7 +239,9 @@ def _secret_faults(document: Document) -> list[Problem]:
         value = api.get(key) if isinstance(api, dict) else None
         if isinstance(value, str) and value and "${" not in value:
             problems.append(
-                document.problem(("api", key), "must be a reference such as ${PREFECT_API_KEY:-}; a credential is no part of a file.")
+                document.problem(
+                    ("api", key), "must be a reference such as ${PREFECT_API_KEY:-}; a credential is no part of a file."
+                )
             )
     return problems
 
@@ -228,12 +251,16 @@ def _cross_faults(environment: Environment, document: Document) -> list[Problem]
     names: dict[str, str] = {}
     for key, pool in environment.work_pools.items():
         if pool.name in names:
-            problems.append(document.problem(("work_pools", key, "name"), f"'{pool.name}' is the pool of '{names[pool.name]}' too."))
+            problems.append(
+                document.problem(("work_pools", key, "name"), f"'{pool.name}' is the pool of '{names[pool.name]}' too.")
+            )
         names[pool.name] = key
     url = environment.source.repository or ""
     if re.match(r"https?://[^/]*@", url):
         problems.append(
-            document.problem(("source", "repository"), "holds a credential; name a Secret block in source.credentials instead.")
+            document.problem(
+                ("source", "repository"), "holds a credential; name a Secret block in source.credentials instead."
+            )
         )
     seen: set[str] = set()
     for index, automation in enumerate(environment.automations):
@@ -245,5 +272,9 @@ def _cross_faults(environment: Environment, document: Document) -> list[Problem]
             problems.append(document.problem(("variables", name), "a Prefect variable holds 5000 characters at most."))
     stem = document.file.rsplit("/", 1)[-1].removesuffix(".yaml")
     if environment.name != stem:
-        problems.append(document.problem(("name",), f"'{environment.name}' stands in the file of '{stem}'; name and file must agree."))
+        problems.append(
+            document.problem(
+                ("name",), f"'{environment.name}' stands in the file of '{stem}'; name and file must agree."
+            )
+        )
     return problems

@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from deployer.errors import Problem
 from deployer.yamlfile import Document, Path, guess
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=200, description="Small letters, digits, dashes.")]
+Name = Annotated[
+    str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=200, description="Small letters, digits, dashes.")
+]
 PrefectName = Annotated[str, Field(pattern=r"^[^/%&><]+$", max_length=200)]
 Json = Any
 
@@ -94,7 +96,9 @@ def _check_anchor(text: str | None) -> None:
 M = TypeVar("M", bound=Strict)
 
 
-def read(model: type[M], data: Any, document: Document, at: Path = (), unresolved: Iterable[Path] = ()) -> tuple[M | None, list[Problem]]:
+def read(
+    model: type[M], data: Any, document: Document, at: Path = (), unresolved: Iterable[Path] = ()
+) -> tuple[M | None, list[Problem]]:
     """Data -> a frozen model, or every fault of it with its line.
 
     Faults at `unresolved` paths (variables that nobody set, where that is allowed) are passed over.
@@ -118,9 +122,9 @@ def _path_of(error: Mapping[str, Any], data: Any) -> Path:
     """pydantic's location without what is no key of ours (the names of union members)."""
     path: list[str | int] = []
     for part in error["loc"]:
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        if (isinstance(data, dict) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        ):
             data = data[part]
         elif error["type"] == "missing" and part == error["loc"][-1]:
             pass
@@ -194,5 +198,8 @@ def secret_literals(value: Any, document: Document, at: Path) -> list[Problem]:
     if not by_key and not SECRET_VALUE.search(value):
         return []
     return [
-        document.problem(at, "looks like a secret. Put it into the environment file's `secrets` as ${VARIABLE} and read the Secret block.")
+        document.problem(
+            at,
+            "looks like a secret. Put it into the environment file's `secrets` as ${VARIABLE} and read the Secret block.",
+        )
     ]

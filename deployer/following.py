@@ -28,7 +28,9 @@ def run(site: Site, name: str, given: list[str], timeout: float | None, console:
     console.note(f"Run '{started['name']}' of {deployment.name}: {url}")
     last = started
     try:
-        for event in runs.follow(site.client, started["id"], time.sleep, timedelta(seconds=timeout) if timeout else None):
+        for event in runs.follow(
+            site.client, started["id"], time.sleep, timedelta(seconds=timeout) if timeout else None
+        ):
             if "log" in event:
                 console.note(_line(event["log"]))
             else:
@@ -46,7 +48,9 @@ def run(site: Site, name: str, given: list[str], timeout: float | None, console:
         "message": last["state"].get("message"),
         "url": url,
     }
-    text = f"Run '{data['name']}' of {deployment.name}: {data['state']}{'. ' + data['message'] if data['message'] else ''}"
+    text = (
+        f"Run '{data['name']}' of {deployment.name}: {data['state']}{'. ' + data['message'] if data['message'] else ''}"
+    )
     if last["state_type"] not in runs.FINAL:
         console.note(
             f"It has not ended within {timeout:g} s and goes on. Is a worker online for the pool {deployment.fields['work_pool']}?"
@@ -56,7 +60,11 @@ def run(site: Site, name: str, given: list[str], timeout: float | None, console:
 
 
 def _where(flow_run: dict[str, Any]) -> str:
-    return f" (pool {flow_run['work_pool_name']})" if flow_run.get("work_pool_name") and flow_run["state_type"] == "SCHEDULED" else ""
+    return (
+        f" (pool {flow_run['work_pool_name']})"
+        if flow_run.get("work_pool_name") and flow_run["state_type"] == "SCHEDULED"
+        else ""
+    )
 
 
 def _line(log: dict[str, Any]) -> str:
@@ -64,7 +72,11 @@ def _line(log: dict[str, Any]) -> str:
 
 
 def _find(site: Site, name: str) -> Live:
-    found = [live for live in prefect_api.read(site.client, (), (), site.scope).values() if site.scope.owns(live.fields["tags"])]
+    found = [
+        live
+        for live in prefect_api.read(site.client, (), (), site.scope).values()
+        if site.scope.owns(live.fields["tags"])
+    ]
     by_name = {live.name.split("/", 1)[1]: live for live in found}
     full = site.scope.name(name)
     if full not in by_name:
@@ -84,7 +96,9 @@ def _parameters(given: list[str], deployment: Live) -> dict[str, Any]:
         if not sign or not key:
             raise InvalidInput(f"--param {word}: expected NAME=VALUE.")
         if properties and key not in properties:
-            raise InvalidInput(f"--param {key}: the flow has no such parameter.{guess(key, properties)} It takes: {', '.join(properties)}.")
+            raise InvalidInput(
+                f"--param {key}: the flow has no such parameter.{guess(key, properties)} It takes: {', '.join(properties)}."
+            )
         parameters[key] = _value(value, properties.get(key, {}))
     return parameters
 

@@ -15,7 +15,7 @@ def runs_here(variables: Mapping[str, str]) -> bool:
     return variables.get("GITHUB_ACTIONS") == "true"
 
 
-def annotations(problems: Iterable[Problem]) -> list[str]:
+def error_lines(problems: Iterable[Problem]) -> list[str]:
     """GitHub shows ten a step; the last one says how many more there are."""
     found = list(problems)
     lines = [
@@ -40,7 +40,11 @@ def _property(text: str) -> str:
 def write_summary(variables: Mapping[str, str], markdown: str) -> None:
     """GitHub refuses a summary above 1 MiB whole, so a longer one is cut."""
     if path := variables.get("GITHUB_STEP_SUMMARY"):
-        cut = markdown if len(markdown.encode()) <= MOST_SUMMARY else markdown.encode()[:MOST_SUMMARY].decode(errors="ignore") + "\n\n(cut)"
+        cut = (
+            markdown
+            if len(markdown.encode()) <= MOST_SUMMARY
+            else markdown.encode()[:MOST_SUMMARY].decode(errors="ignore") + "\n\n(cut)"
+        )
         _append(path, cut + "\n\n")
 
 

@@ -67,7 +67,11 @@ class Ledger:
             return None
         origin = live.restores or live.number
         return next(
-            (r for r in self.releases() if r.succeeded and r.number < origin and r.specification != live.specification and not r.restores),
+            (
+                r
+                for r in self.releases()
+                if r.succeeded and r.number < origin and r.specification != live.specification and not r.restores
+            ),
             None,
         )
 
@@ -138,7 +142,12 @@ def others(client: Client, scope: Scope) -> list[Release]:
 
 def foreign(releases: list[Release]) -> dict[Key, str]:
     """Resources without tags that other ledgers list -> whose they are."""
-    return {(kind, name): f"{r.project}-{r.environment}" for r in releases for kind, names in r.declares.items() for name in names}
+    return {
+        (kind, name): f"{r.project}-{r.environment}"
+        for r in releases
+        for kind, names in r.declares.items()
+        for name in names
+    }
 
 
 def declares(spec: Specification) -> dict[str, list[str]]:
@@ -187,7 +196,16 @@ def parse(text: Any) -> Release | None:
     except ValueError:
         return None
     known: Mapping[str, Any] = {name: record[name] for name in Release.__dataclass_fields__ if name in record}
-    blank = {"ref": "", "actor": "", "run_url": "", "tool_version": "", "digest": "", "specification": "", "summary": {}, "seconds": None}
+    blank: dict[str, Any] = {
+        "ref": "",
+        "actor": "",
+        "run_url": "",
+        "tool_version": "",
+        "digest": "",
+        "specification": "",
+        "summary": {},
+        "seconds": None,
+    }
     try:
         return Release(**{**blank, **known})
     except TypeError:

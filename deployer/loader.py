@@ -54,16 +54,18 @@ class Session:
         for item in request["deployments"]:
             entrypoint = item["entrypoint"]
             if entrypoint not in flows:
-                flows[entrypoint] = attempt(lambda e=entrypoint: flow_of(storage, e))  # type: ignore[misc]
+                flows[entrypoint] = attempt(flow_of, storage, entrypoint)
             flow, faults = flows[entrypoint]
             if not faults:
-                found, faults = attempt(lambda f=flow, i=item: self.specify(f, i))  # type: ignore[misc]
+                found, faults = attempt(self.specify, flow, item)
             answers[item["name"]] = {"faults": faults} if faults else found
-        automations = {item["name"]: attempt(lambda i=item: automation_of(i)) for item in request["automations"]}  # type: ignore[misc]
+        automations = {item["name"]: attempt(automation_of, item) for item in request["automations"]}
         return {
             "prefect": prefect.__version__,
             "deployments": answers,
-            "automations": {name: {"faults": faults} if faults else found for name, (found, faults) in automations.items()},
+            "automations": {
+                name: {"faults": faults} if faults else found for name, (found, faults) in automations.items()
+            },
         }
 
     def specify(self, flow: Any, item: dict[str, Any]) -> dict[str, Any]:
@@ -98,12 +100,19 @@ class Session:
 
         def send(chosen: list[str]) -> Any:
             deployments = [self.loaded[name][0] for name in chosen]
-            return deploy(*deployments, work_pool_name=pool, build=False, push=False, print_next_steps_message=False, ignore_warnings=True)
+            return deploy(
+                *deployments,
+                work_pool_name=pool,
+                build=False,
+                push=False,
+                print_next_steps_message=False,
+                ignore_warnings=True,
+            )
 
-        ids, faults = attempt(lambda: send(names))
+        ids, faults = attempt(send, names)
         if not faults and len(ids) == len(names):
             return {}
-        alone = {name: attempt(lambda n=name: send([n]))[1] for name in names}  # type: ignore[misc]
+        alone = {name: attempt(send, [name])[1] for name in names}
         return {name: found[0]["message"] for name, found in alone.items() if found}
 
 
@@ -119,7 +128,7 @@ def no_guesses() -> None:
     annotations: with no guess, it raises what the module raised."""
     import prefect.flows
 
-    prefect.flows.safe_load_flow_from_entrypoint = lambda entrypoint: None  # type: ignore[assignment]
+    prefect.flows.safe_load_flow_from_entrypoint = lambda entrypoint: None
 
 
 def storage_of(request: dict[str, Any], checkout: Path) -> Any:
@@ -142,7 +151,9 @@ def storage_of(request: dict[str, Any], checkout: Path) -> Any:
         def to_pull_step(self) -> dict[str, Any]:
             step = super().to_pull_step()
             if block:
-                step["prefect.deployments.steps.git_clone"]["credentials"] = {"access_token": f"{{{{ prefect.blocks.secret.{block} }}}}"}
+                step["prefect.deployments.steps.git_clone"]["credentials"] = {
+                    "access_token": f"{{{{ prefect.blocks.secret.{block} }}}}"
+                }
             return step
 
     return SharedRepository(**arguments)
@@ -215,23 +226,34 @@ def schedule_of(given: dict[str, Any]) -> Any:
         schedule = IntervalSchedule(interval=given["interval"], **anchor, **zone)
     else:
         schedule = RRuleSchedule(rrule=given["rrule"], **zone)
-    return DeploymentScheduleCreate(schedule=schedule, active=given["active"], slug=given.get("slug"), parameters=given["parameters"])
+    return DeploymentScheduleCreate(
+        schedule=schedule, active=given["active"], slug=given.get("slug"), parameters=given["parameters"]
+    )
 
 
 def payload(deployment: Any) -> dict[str, Any]:
     """What RunnerDeployment sends when it is applied, as JSON, with the flow's name for its id."""
     steps = deployment.storage.to_pull_step()
-    dumped = deployment.model_dump(mode="json", include={"parameters", "schedules", "concurrency_options", "job_variables", "tags"})
+    dumped = deployment.model_dump(
+        mode="json", include={"parameters", "schedules", "concurrency_options", "job_variables", "tags"}
+    )
     return {
         "flow_name": deployment.flow_name,
         "entrypoint": deployment.entrypoint,
         "pull_steps": steps if isinstance(steps, list) else [steps],
-        "description": deployment.description,
-        "parameter_openapi_schema": json.loads(json.dumps(deployment._parameter_openapi_schema.model_dump(exclude_unset=True))),
+        "description": described(deployment.description),
+        "parameter_openapi_schema": json.loads(
+            json.dumps(deployment._parameter_openapi_schema.model_dump(exclude_unset=True))
+        ),
         "concurrency_limit": deployment.concurrency_limit,
         "triggers": [trigger_of(t) for t in deployment.triggers],
         **dumped,
     }
+
+
+def described(description: str | None) -> str:
+    """As Prefect's client sends it: a flow without a docstring gets the word None."""
+    return str(description)
 
 
 def trigger_of(trigger: Any) -> dict[str, Any]:
@@ -268,7 +290,9 @@ def parameter_faults(flow: Any, parameters: dict[str, Any], at: str) -> list[dic
                     "message": f"the flow '{flow.name}' has no parameter '{key}'.{hint} It takes: {', '.join(known) or 'none'}.",
                 }
             )
-    for error in validate({k: v for k, v in parameters.items() if k in known}, schema, raise_on_error=False, ignore_required=True):
+    for error in validate(
+        {k: v for k, v in parameters.items() if k in known}, schema, raise_on_error=False, ignore_required=True
+    ):
         where = ".".join([at, *(str(part) for part in error.absolute_path)])
         faults.append({"at": where, "message": f"{error.message} (the flow '{flow.name}' declares it so)."})
     return faults
@@ -280,12 +304,12 @@ def signature(flow: Any) -> Any:
     return inspect.signature(flow.fn)
 
 
-def attempt(work: Callable[[], Any]) -> tuple[Any, list[dict[str, str]]]:
+def attempt(work: Callable[..., Any], *given: Any) -> tuple[Any, list[dict[str, str]]]:
     """The result, or the fault in words: whatever a flow's module raises is an answer, not the end."""
     try:
         with quiet_exit():
-            found = work()
-    except BaseException as error:  # noqa: BLE001 - a module may raise anything, SystemExit too
+            found = work(*given)
+    except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         return None, [{"at": "", "message": reason(error)}]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,7 @@ from deployer.errors import InvalidInput
 from deployer.prefect_api.relay import Relay
 
 SCRIPT = Path(__file__).with_name("loader.py")
-KEPT = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "SYSTEMROOT",
-    "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH",
-    "COVERAGE_PROCESS_START",
-)
+KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 """All that a flow's module may see of our process environment."""
 
 
@@ -52,11 +41,15 @@ class Loader:
             pass
         line = self.process.stdout.readline()
         if not line:
-            raise InvalidInput(f"The loader ended by itself (exit {self.process.wait()}) while importing the flows. {self._last_words()}")
+            raise InvalidInput(
+                f"The loader ended by itself (exit {self.process.wait()}) while importing the flows. {self._last_words()}"
+            )
         return dict(json.loads(line))
 
     def _last_words(self) -> str:
-        errors = Path(str(self.process.args[-1])) if isinstance(self.process.args, list) else None  # the log's path is its last argument
+        errors = (
+            Path(str(self.process.args[-1])) if isinstance(self.process.args, list) else None
+        )  # the log's path is its last argument
         said = errors.read_text(errors="replace").strip().splitlines()[-3:] if errors and errors.exists() else []
         return f"It said last: {' / '.join(said)}" if said else "A module may call os._exit()."
 
@@ -87,18 +80,12 @@ def open_loader(checkout: Path) -> Iterator[Loader]:
 def _end(process: subprocess.Popen[str]) -> None:
     """Its standard input's end is its sign to go; whatever does not, is ended with all its children."""
     assert process.stdin and process.stdout
-    try:
+    with suppress(BrokenPipeError):
         process.stdin.close()
-    except BrokenPipeError:
-        pass
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=3)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, 9)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.wait()
     process.stdout.close()
 

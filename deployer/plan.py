@@ -12,7 +12,20 @@ from typing import Any
 from deployer import comparable
 from deployer.desired import RETIRED, RETIRED_WHILE_PAUSED, Scope
 from deployer.environment import Policy
-from deployer.model import KINDS, Base, Change, FieldChange, Fields, Hidden, Key, Live, Plan, Refusal, Resource, Specification
+from deployer.model import (
+    KINDS,
+    Base,
+    Change,
+    FieldChange,
+    Fields,
+    Hidden,
+    Key,
+    Live,
+    Plan,
+    Refusal,
+    Resource,
+    Specification,
+)
 
 FEW = 10
 """From this many owned deployments on, the share of removals is guarded."""
@@ -48,7 +61,9 @@ class History:
 
     def of(self, key: Key) -> list[Fields]:
         found = [fields for spec in self.specifications if (fields := spec.by_key().get(key)) is not None]
-        retired = [spec.retired[key[1]] for spec in self.specifications if key[0] == "deployment" and key[1] in spec.retired]
+        retired = [
+            spec.retired[key[1]] for spec in self.specifications if key[0] == "deployment" and key[1] in spec.retired
+        ]
         return found or retired
 
     @property
@@ -70,7 +85,7 @@ def plan(
     policy: Policy,
     commit: str,
     ref: str,
-    options: Options = Options(),
+    options: Options,
 ) -> Plan:
     wanted = list(wanted)
     changes: list[Change] = []
@@ -97,7 +112,9 @@ def _order(change: Change) -> tuple[int, int, str]:
 
 def _compare(resource: Resource, live: Live | None, bases: list[Fields], options: Options) -> Change:
     if live is None:
-        created = tuple(FieldChange(path, None, value) for path, value in sorted(resource.fields.items()) if not _trivial(value))
+        created = tuple(
+            FieldChange(path, None, value) for path, value in sorted(resource.fields.items()) if not _trivial(value)
+        )
         return Change(resource.kind, resource.name, "create", created, resource.fields)
     target: dict[str, Any] = dict(live.fields)
     rows: list[FieldChange] = []
@@ -207,14 +224,20 @@ def _schedules(name: str, wanted: Any, live: Any, bases: list[Any], options: Opt
         result = dict(have)
         for part, rule in SCHEDULE_RULES.items():
             value, found = rule(
-                f"{path}.{part}", want.get(part, MISSING), have.get(part, MISSING), [p.get(part, MISSING) for p in past], options
+                f"{path}.{part}",
+                want.get(part, MISSING),
+                have.get(part, MISSING),
+                [p.get(part, MISSING) for p in past],
+                options,
             )
             if value is not MISSING:
                 result[part] = value
             rows += found
         other_rule = [part for part in ("cron", "interval", "rrule") if part in have and part not in want]
         rows += [FieldChange(f"{path}.{part}", have[part], None) for part in other_rule]
-        target.append({k: v for k, v in result.items() if k in want or k in ("anchor_date", "dtstart")} if other_rule else result)
+        target.append(
+            {k: v for k, v in result.items() if k in want or k in ("anchor_date", "dtstart")} if other_rule else result
+        )
     rows += [FieldChange(f"{name}.{comparable.schedule_key(have)}", _brief(have), None) for have in gone]
     return target, rows
 
@@ -226,18 +249,21 @@ def pair_schedules(wanted: list[Any], live: list[Any]) -> tuple[list[tuple[Any, 
     cannot be taken off through the API, so that schedule is made anew.
     """
     left = list(live)
-    found: list[Any] = [None] * len(wanted)
-    for index, want in enumerate(wanted):
-        found[index] = _take(left, lambda have, w=want: bool(w["slug"]) and have["slug"] == w["slug"])  # type: ignore[misc]
-    for index, want in enumerate(wanted):
-        if found[index] is None:
-            same = comparable.content(want)
-            found[index] = _take(left, lambda have, s=same, w=want: comparable.content(have) == s and (w["slug"] or not have["slug"]))  # type: ignore[misc]
+    found = [_take(left, _same_slug, want) for want in wanted]
+    found = [have or _take(left, _same_content, want) for want, have in zip(wanted, found, strict=True)]
     return list(zip(wanted, found, strict=True)), left
 
 
-def _take(left: list[Any], fits: Callable[[Any], bool]) -> Any:
-    index = next((i for i, have in enumerate(left) if fits(have)), None)
+def _same_slug(want: Fields, have: Fields) -> bool:
+    return bool(want["slug"]) and have["slug"] == want["slug"]
+
+
+def _same_content(want: Fields, have: Fields) -> bool:
+    return comparable.content(have) == comparable.content(want) and bool(want["slug"] or not have["slug"])
+
+
+def _take(left: list[Any], fits: Callable[[Fields, Fields], bool], want: Fields) -> Any:
+    index = next((i for i, have in enumerate(left) if fits(want, have)), None)
     return None if index is None else left.pop(index)
 
 
@@ -332,8 +358,16 @@ RULES: dict[str, dict[str, Rule]] = {
     "variable": {"value": _own},
     "secret": {"value": _secret},
     "concurrency_limit": {"limit": _own, "slot_decay_per_second": _own, "active": _switch},
-    "work_pool": {"description": _optional(None), "concurrency_limit": _optional(None), "base_job_template": _optional({})},
-    "work_queue": {"description": _optional(None), "concurrency_limit": _optional(None), "priority": _optional(MISSING)},
+    "work_pool": {
+        "description": _optional(None),
+        "concurrency_limit": _optional(None),
+        "base_job_template": _optional({}),
+    },
+    "work_queue": {
+        "description": _optional(None),
+        "concurrency_limit": _optional(None),
+        "priority": _optional(MISSING),
+    },
     "deployment": {
         "version": _own,
         "entrypoint": _own,
@@ -408,7 +442,16 @@ def _drop(live: Live, policy: Policy, history: History, notices: list[str]) -> l
     if live.kind == "automation" and policy.prune == "pause":
         if not live.fields["enabled"]:
             return []
-        return [Change(live.kind, live.name, "pause", (FieldChange("enabled", True, False),), {**live.fields, "enabled": False}, live)]
+        return [
+            Change(
+                live.kind,
+                live.name,
+                "pause",
+                (FieldChange("enabled", True, False),),
+                {**live.fields, "enabled": False},
+                live,
+            )
+        ]
     why = "not made by this project" if policy.prune == "delete" else f"prune: {policy.prune}"
     notices.append(f"{live.kind.replace('_', ' ')} {live.name} is no longer declared; kept ({why}).")
     return []
@@ -441,7 +484,9 @@ def _foreign(wanted: list[Resource], world: World) -> list[Refusal]:
     theirs = [f"{r.kind.replace('_', ' ')} {r.name} ({world.foreign[r.key]})" for r in wanted if r.key in world.foreign]
     if not theirs:
         return []
-    return [Refusal("ownership", f"Another release ledger on this API lists {'; '.join(theirs)}. Give ours other names.")]
+    return [
+        Refusal("ownership", f"Another release ledger on this API lists {'; '.join(theirs)}. Give ours other names.")
+    ]
 
 
 def _fixed(wanted: list[Resource], world: World) -> list[Refusal]:
@@ -459,7 +504,9 @@ def _fixed(wanted: list[Resource], world: World) -> list[Refusal]:
     return refusals
 
 
-def _too_many(wanted: list[Resource], removed: list[Change], world: World, scope: Scope, policy: Policy, options: Options) -> list[Refusal]:
+def _too_many(
+    wanted: list[Resource], removed: list[Change], world: World, scope: Scope, policy: Policy, options: Options
+) -> list[Refusal]:
     owned = [
         live
         for live in world.live.values()

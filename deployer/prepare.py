@@ -10,7 +10,7 @@ from typing import Any
 
 from deployer import desired, ledger, loading, plan, prefect_api, project, source
 from deployer.desired import Request, Scope
-from deployer.environment import Environment
+from deployer.environment import REFERENCE, Environment
 from deployer.errors import InvalidInput, Refused, invalid
 from deployer.ledger import Ledger
 from deployer.loading import Loader
@@ -72,7 +72,9 @@ class Prepared:
 def open_site(environment: Environment, preview: str | None = None, client: Client | None = None) -> Iterator[Site]:
     """Reach the API, and make sure that this environment may live there."""
     if preview and environment.mode == "production":
-        raise Refused(f"Previews live in development environments; {environment.name} is one of mode {environment.mode}.")
+        raise Refused(
+            f"Previews live in development environments; {environment.name} is one of mode {environment.mode}."
+        )
     scope = Scope(environment.owner, environment.name, environment.api.shared, preview)
     with client or Client(environment.api) as connected:
         prefect_api.connect(connected)
@@ -90,7 +92,11 @@ def check_tenancy(site: Site, others: list[Release]) -> None:
 
 
 def read_world(site: Site, wanted: list[Resource], unmanaged: list[Key], history: History) -> World:
-    keys = {r.key for r in wanted} | set(unmanaged) | ({k for k in history.known | history.created if k[0] != "deployment"})
+    keys = (
+        {r.key for r in wanted}
+        | set(unmanaged)
+        | ({k for k in history.known | history.created if k[0] != "deployment"})
+    )
     specs = [
         *(r.fields for r in wanted if r.kind == "deployment"),
         *(f for s in history.specifications for k, f in s.by_key().items() if k[0] == "deployment"),
@@ -102,7 +108,7 @@ def read_world(site: Site, wanted: list[Resource], unmanaged: list[Key], history
 
 @contextmanager
 def prepare(
-    site: Site, repository: Repository, revision: Revision, variables: Mapping[str, str], options: Options = Options()
+    site: Site, repository: Repository, revision: Revision, variables: Mapping[str, str], options: Options
 ) -> Iterator[Prepared]:
     """Plan a commit. The loader, where one was needed, stays open for the with-block: creating deployments needs it."""
     history = site.ledger.history()
@@ -129,7 +135,12 @@ def prepare(
 
 
 def from_specification(
-    site: Site, recorded: Specification, revision: Revision, history: History, variables: Mapping[str, str], options: Options
+    site: Site,
+    recorded: Specification,
+    revision: Revision,
+    history: History,
+    variables: Mapping[str, str],
+    options: Options,
 ) -> Prepared:
     """A specification -> a plan: no flow, no checkout, no dependency of the flows is needed."""
     secrets, unmanaged = desired.with_secrets(recorded, variables)
@@ -140,7 +151,9 @@ def from_specification(
     wanted = [*recorded.resources, *secrets]
     world = read_world(site, wanted, unmanaged, history)
     _check_job_variables(wanted, world.live)
-    planned = plan.plan(wanted, unmanaged, world, history, site.scope, site.environment.policy, revision.commit, revision.ref, options)
+    planned = plan.plan(
+        wanted, unmanaged, world, history, site.scope, site.environment.policy, revision.commit, revision.ref, options
+    )
     return Prepared(site, planned, recorded, wanted, unmanaged, history, options)
 
 
@@ -195,7 +208,9 @@ def _governed(theirs: Environment, own: Environment) -> Environment:
 
 
 def _request(site: Site, found: Contents, commit: str) -> Request:
-    return desired.request(found.environment, found.declared, source.code(found.environment.source, commit), commit, site.scope)
+    return desired.request(
+        found.environment, found.declared, source.code(found.environment.source, commit), commit, site.scope
+    )
 
 
 def _load(
@@ -254,7 +269,7 @@ def _check_job_variables(wanted: list[Resource], live: Mapping[Key, Live]) -> No
 
 
 def _unfit(resource: Resource, pool: str, template: Mapping[str, Any]) -> list[str]:
-    import jsonschema
+    import jsonschema  # late: most deploys have no job variable
 
     schema = template.get("variables") or {}
     known = schema.get("properties")
@@ -273,7 +288,9 @@ def _unfit(resource: Resource, pool: str, template: Mapping[str, Any]) -> list[s
     return found
 
 
-def check_published(prepared: Prepared, repository: Repository, variables: Mapping[str, str], folder: Path) -> str | None:
+def check_published(
+    prepared: Prepared, repository: Repository, variables: Mapping[str, str], folder: Path
+) -> str | None:
     """Can workers clone the commit? False stops an apply; a remote that cannot be asked is only said."""
     environment = prepared.site.environment
     if environment.source.strategy not in ("git", "cached") or prepared.restores:
@@ -281,11 +298,15 @@ def check_published(prepared: Prepared, repository: Repository, variables: Mappi
     url = environment.source.repository or ""
     credentials = environment.source.credentials
     reference = environment.secrets.get(credentials) if credentials else None
-    match = desired.REFERENCE.fullmatch(reference) if reference else None
+    match = REFERENCE.fullmatch(reference) if reference else None
     token = variables.get(match.group(1)) if match else None
     state = repository.published(url, prepared.plan.commit, token)
     if state is False:
         raise InvalidInput(
             f"Workers cannot clone {prepared.plan.commit[:12]}: nothing at {url} reaches it. Push it first. Nothing was touched."
         )
-    return None if state else f"{url} could not be asked whether it has {prepared.plan.commit[:12]}; workers will find out."
+    return (
+        None
+        if state
+        else f"{url} could not be asked whether it has {prepared.plan.commit[:12]}; workers will find out."
+    )

@@ -39,7 +39,11 @@ class Tree:
 
     def environment_names(self) -> list[str]:
         start, end = f"{environment.FOLDER}/", ".yaml"
-        return sorted(p[len(start) : -len(end)] for p in self.paths if p.startswith(start) and p.endswith(end) and p.count("/") == 1)
+        return sorted(
+            p[len(start) : -len(end)]
+            for p in self.paths
+            if p.startswith(start) and p.endswith(end) and p.count("/") == 1
+        )
 
 
 def _is_ours(path: str) -> bool:
@@ -129,16 +133,27 @@ def _templates(found: Environment, tree: Tree, document: Document) -> tuple[dict
         text = tree.texts.get(pool.base_job_template)
         if text is None:
             problems.append(
-                document.problem(at, f"there is no JSON file '{pool.base_job_template}'.{guess(pool.base_job_template, tree.texts)}")
+                document.problem(
+                    at, f"there is no JSON file '{pool.base_job_template}'.{guess(pool.base_job_template, tree.texts)}"
+                )
             )
             continue
         try:
             template = json.loads(text)
         except ValueError as error:
-            problems.append(Problem(pool.base_job_template, getattr(error, "lineno", None), "", f"not valid JSON: {error}"))
+            problems.append(
+                Problem(pool.base_job_template, getattr(error, "lineno", None), "", f"not valid JSON: {error}")
+            )
             continue
         if not isinstance(template, dict) or not {"job_configuration", "variables"} <= set(template):
-            problems.append(Problem(pool.base_job_template, None, "", "a base job template has the keys job_configuration and variables."))
+            problems.append(
+                Problem(
+                    pool.base_job_template,
+                    None,
+                    "",
+                    "a base job template has the keys job_configuration and variables.",
+                )
+            )
             continue
         templates[key] = template
     return templates, problems

@@ -44,7 +44,7 @@ def plan_text(plan: Plan, title: str = "plan") -> str:
         lines += [f"      {line}" for line in _field_lines(change)]
     if moved:
         before, after = _commits(moved[0])
-        lines.append(f"  ~ update {_count(len(moved), 'deployment')}: only the commit moves, {before} -> {after}")
+        lines.append(f"  ~ update {count(len(moved), 'deployment')}: only the commit moves, {before} -> {after}")
         lines += [f"      {change.name}" for change in moved[:5]]
         lines += [f"      and {len(moved) - 5} more"] if len(moved) > 5 else []
     lines += [""] if plan.changes else []
@@ -55,7 +55,9 @@ def plan_text(plan: Plan, title: str = "plan") -> str:
 
 
 def _heading(plan: Plan, title: str) -> str:
-    against = f"compared with release {plan.base.release} ({plan.base.commit[:12]})" if plan.base else "no release before it"
+    against = (
+        f"compared with release {plan.base.release} ({plan.base.commit[:12]})" if plan.base else "no release before it"
+    )
     named = "" if plan.ref == plan.commit else f" ({plan.ref})"
     return f"{plan.environment}: {title} for {plan.commit[:12]}{named}, {against}"
 
@@ -63,7 +65,9 @@ def _heading(plan: Plan, title: str) -> str:
 def _held_lines(plan: Plan) -> list[str]:
     held = sum(f.held for c in plan.changes for f in c.fields)
     return (
-        [f"{_count(held, 'value')} set by hand {'is' if held == 1 else 'are'} held; --resume takes {'it' if held == 1 else 'them'} back."]
+        [
+            f"{count(held, 'value')} set by hand {'is' if held == 1 else 'are'} held; --resume takes {'it' if held == 1 else 'them'} back."
+        ]
         if held
         else []
     )
@@ -71,7 +75,9 @@ def _held_lines(plan: Plan) -> list[str]:
 
 def _moved(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:
     """Updates in which nothing but the commit moves, once there are enough to be noise; and the rest."""
-    moved = [c for c in changes if c.action == "update" and c.kind == "deployment" and all(_is_commit(f) for f in c.fields)]
+    moved = [
+        c for c in changes if c.action == "update" and c.kind == "deployment" and all(_is_commit(f) for f in c.fields)
+    ]
     return (moved, [c for c in changes if c not in moved]) if len(moved) > 2 else ([], list(changes))
 
 
@@ -87,7 +93,7 @@ def _commits(change: Change) -> tuple[str, str]:
 def _field_lines(change: Change) -> list[str]:
     if change.action == "create":
         return [f"{f.path}: {_brief(f.after)}" for f in change.fields if f.path in _TOLD_AT_CREATION]
-    width = min(44, max((len(f.path) for f in change.fields), default=0))
+    width = min(70, max((len(f.path) for f in change.fields), default=0))
     return [f"{f.path:<{width}}  {_arrow(f)}" for f in change.fields]
 
 
@@ -130,7 +136,7 @@ def _kind(kind: str) -> str:
     return kind.replace("_", " ")
 
 
-def _count(number: int, word: str) -> str:
+def count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
@@ -146,7 +152,7 @@ def plan_markdown(plan: Plan, title: str = "plan") -> str:
         before, after = _commits(moved[0])
         lines += [
             "",
-            f"<details><summary>{_count(len(moved), 'deployment')}: only the commit moves, <code>{before}</code> &rarr; <code>{after}</code></summary>",
+            f"<details><summary>{count(len(moved), 'deployment')}: only the commit moves, <code>{before}</code> &rarr; <code>{after}</code></summary>",
             "",
         ]
         lines += [*(f"- {_cell(c.name)}" for c in moved), "", "</details>"]
@@ -190,7 +196,9 @@ def apply_text(plan: Plan, outcomes: Sequence[Outcome], release: Release | None,
 
 def apply_markdown(plan: Plan, outcomes: Sequence[Outcome], release: Release | None, seconds: float) -> str:
     failed = [f"- {_kind(o.kind)} {_cell(o.name)}: {_cell(o.error or '')}" for o in outcomes if o.result == "failed"]
-    return "\n".join([plan_markdown(plan, "apply"), "", *failed, "", f"**{_result(plan, outcomes, release, seconds)}**"])
+    return "\n".join(
+        [plan_markdown(plan, "apply"), "", *failed, "", f"**{_result(plan, outcomes, release, seconds)}**"]
+    )
 
 
 def _result(plan: Plan, outcomes: Sequence[Outcome], release: Release | None, seconds: float) -> str:
@@ -222,11 +230,13 @@ def history_text(environment: str, releases: Sequence[Release]) -> str:
 
 
 def history_markdown(environment: str, releases: Sequence[Release]) -> str:
-    return markdown_table(["number", "commit", "ref", "result", "started", "by", "changes", "note"], [_history_row(r) for r in releases])
+    return markdown_table(
+        ["number", "commit", "ref", "result", "started", "by", "changes", "note"], [_history_row(r) for r in releases]
+    )
 
 
 def _history_row(r: Release) -> list[str]:
-    changed = sum(count for action, count in r.summary.items() if action in ("create", "update", "pause", "delete"))
+    changed = sum(number for action, number in r.summary.items() if action in ("create", "update", "pause", "delete"))
     note = f"puts back {r.restores}, for {r.rollback_of}: {r.reason}" if r.restores else r.reason
     return [
         str(r.number),
@@ -247,7 +257,12 @@ def status_rows(statuses: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     found = []
     for s in statuses:
         r = s["release"] or {}
-        left = [s["environment"], *(str(r.get(k) or "-") for k in ("number",)), (r.get("commit") or "-")[:12], r.get("ref") or "-"]
+        left = [
+            s["environment"],
+            *(str(r.get(k) or "-") for k in ("number",)),
+            (r.get("commit") or "-")[:12],
+            r.get("ref") or "-",
+        ]
         right = [
             r.get("result") or s["error"] or "none yet",
             r.get("started") or "-",
@@ -279,7 +294,10 @@ def problems_data(problems: Iterable[Problem]) -> list[dict[str, Any]]:
 def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     lines = [list(head), *[list(row) for row in body]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    pad: Callable[[Sequence[str]], str] = lambda line: "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()  # noqa: E731
+
+    def pad(line: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+
     return "\n".join(pad(line) for line in lines)
 
 

@@ -48,10 +48,14 @@ class Repository:
         if ref.startswith("-") or not ref.strip():
             raise InvalidInput(f"'{ref}' is no Git ref.")
         for candidate in (ref, f"refs/remotes/origin/{ref}"):
-            found = self.git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}", check=False).strip()
+            found = self.git(
+                "rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}", check=False
+            ).strip()
             if SHA.fullmatch(found):
                 return Revision(found, ref)
-        hint = " The clone is shallow; fetch the whole history (fetch-depth: 0)." if self.shallow() else " Was it fetched?"
+        hint = (
+            " The clone is shallow; fetch the whole history (fetch-depth: 0)." if self.shallow() else " Was it fetched?"
+        )
         raise InvalidInput(f"'{ref}' names no commit in {self.path}.{hint}")
 
     def shallow(self) -> bool:
@@ -72,10 +76,12 @@ class Repository:
 
     def refs_of(self, commit: str) -> list[str]:
         """Branches (local, and origin's by their own name) that reach the commit, and tags that name it."""
-        branches = self.git("for-each-ref", f"--contains={commit}", "--format=%(refname)", "refs/heads", "refs/remotes/origin")
+        branches = self.git(
+            "for-each-ref", f"--contains={commit}", "--format=%(refname)", "refs/heads", "refs/remotes/origin"
+        )
         tags = self.git("for-each-ref", f"--points-at={commit}", "--format=%(refname)", "refs/tags")
         named = [name.replace("refs/remotes/origin/", "refs/heads/", 1) for name in branches.split()]
-        return sorted(set(name for name in named if name != "refs/heads/HEAD")) + sorted(tags.split())
+        return sorted({name for name in named if name != "refs/heads/HEAD"}) + sorted(tags.split())
 
     def allowed_by(self, commit: str, refs: Refs) -> str | None:
         """The first ref that lets this commit in, or None."""
@@ -131,7 +137,11 @@ def _credentials(url: str, token: str | None) -> dict[str, str]:
     import base64
 
     basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
-    return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"http.{url}.extraHeader", "GIT_CONFIG_VALUE_0": f"Authorization: Basic {basic}"}
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{url}.extraHeader",
+        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {basic}",
+    }
 
 
 def _git(
@@ -141,7 +151,11 @@ def _git(
     own = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
     try:
         done = subprocess.run(
-            ["git", "-C", str(path), *words], capture_output=True, env={**own, **quiet, **(env or {})}, input=stdin, check=False
+            ["git", "-C", str(path), *words],
+            capture_output=True,
+            env={**own, **quiet, **(env or {})},
+            input=stdin,
+            check=False,
         )
     except FileNotFoundError:
         raise InvalidInput("git is not installed, or not on the PATH.") from None

@@ -39,7 +39,9 @@ def read(path: Path) -> SavedPlan:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidInput(f"The plan {path} cannot be read: {error.strerror}. Make one with: plan --env E --out {path}") from None
+        raise InvalidInput(
+            f"The plan {path} cannot be read: {error.strerror}. Make one with: plan --env E --out {path}"
+        ) from None
     except ValueError:
         raise InvalidInput(f"{path} is no plan: not JSON. Make one with: plan --env E --out {path}") from None
     if not isinstance(data, dict) or data.get("format") != render.FORMAT or "seal" not in data:
@@ -48,7 +50,9 @@ def read(path: Path) -> SavedPlan:
     content = {key: data.get(key) for key in ("environment", "commit", "changes")}
     if seal != digest(data) or data.get("digest") != digest(content):
         raise Refused(f"{path} was altered after it was written. Plan again, and review again.")
-    return SavedPlan(data["environment"], data["commit"], data["ref"], data["digest"], Options(**data["options"]), data["preview"])
+    return SavedPlan(
+        data["environment"], data["commit"], data["ref"], data["digest"], Options(**data["options"]), data["preview"]
+    )
 
 
 def check(saved: SavedPlan, plan: Plan) -> None:

@@ -12,11 +12,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deployer import __version__, desired, following, github, loading, prepare, preview, project, refs, render, saved, schema, source
+from deployer import (
+    __version__,
+    desired,
+    following,
+    github,
+    loading,
+    prefect_api,
+    prepare,
+    preview,
+    project,
+    refs,
+    render,
+    saved,
+    schema,
+    source,
+)
 from deployer.apply import Author, Result, apply
 from deployer.console import Console
 from deployer.environment import Environment
-from deployer.errors import DeployError, Exit, InvalidInput, Problem, Refused
+from deployer.errors import DeployError, Exit, InvalidInput, Problem, Refused, invalid
+from deployer.ledger import others
 from deployer.model import Plan, Release
 from deployer.plan import Options
 from deployer.prepare import Prepared, Site
@@ -79,14 +95,19 @@ def validate(call: Call) -> Exit:
         problems += _load_all(call, {name: contents for name, contents in found.items() if contents})
     unique = tuple(sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.path, p.message)))
     count = len(next(c for c in found.values() if c).declared) if not unique else 0
-    good = f"{render._count(len(names), 'environment')} and {render._count(count, 'deployment')} are valid: {', '.join(names)}."
-    bad = f"{render._count(len(unique), 'problem')} found."
+    good = f"{render.count(len(names), 'environment')} and {render.count(count, 'deployment')} are valid: {', '.join(names)}."
+    bad = f"{render.count(len(unique), 'problem')} found."
     if unique:
         call.console.problems(unique)
     call.console.result(
         lambda: bad if unique else good,
         lambda: f"**{bad if unique else good}**\n\n" + "\n".join(f"- {p}" for p in unique),
-        lambda: {"format": render.FORMAT, "valid": not unique, "environments": names, "problems": render.problems_data(unique)},
+        lambda: {
+            "format": render.FORMAT,
+            "valid": not unique,
+            "environments": names,
+            "problems": render.problems_data(unique),
+        },
     )
     return Exit.INVALID if unique else Exit.DONE
 
@@ -99,9 +120,13 @@ def _load_all(call: Call, found: Mapping[str, project.Contents]) -> list[Problem
         for name, contents in found.items():
             environment = contents.environment
             scope = desired.Scope(environment.owner, name, environment.api.shared)
-            request = desired.request(environment, contents.declared, source.code(environment.source, commit), commit, scope)
+            request = desired.request(
+                environment, contents.declared, source.code(environment.source, commit), commit, scope
+            )
             with loading.open_loader(folder) as loader:
-                problems += desired.loader_problems(request, loader.load(request), contents.declared, project.environment_file(name))
+                problems += desired.loader_problems(
+                    request, loader.load(request), contents.declared, project.environment_file(name)
+                )
     return problems
 
 
@@ -123,7 +148,9 @@ def plan(call: Call) -> Exit:
     ):
         _say_before(call, prepared)
         found = prepared.plan
-        call.console.result(lambda: render.plan_text(found), lambda: render.plan_markdown(found), lambda: render.plan_data(found))
+        call.console.result(
+            lambda: render.plan_text(found), lambda: render.plan_markdown(found), lambda: render.plan_data(found)
+        )
         _say_plan(call, found)
         if words.out:
             saved.write(Path(words.out), found, options, words.preview)
@@ -159,13 +186,15 @@ def drift(call: Call) -> Exit:
             raise InvalidInput(
                 f"No release of {call.words.env} is recorded at {site.client.url}; there is nothing to compare with. Apply one first."
             )
-        prepare.check_tenancy(site, prepare.ledger.others(site.client, site.scope))
+        prepare.check_tenancy(site, others(site.client, site.scope))
         prepared = prepare.from_specification(
             site, spec, Revision(release.commit, release.ref), site.ledger.history(), call.variables, Options()
         )
         found = prepared.plan
         call.console.result(
-            lambda: render.plan_text(found, "drift"), lambda: render.plan_markdown(found, "drift"), lambda: render.plan_data(found)
+            lambda: render.plan_text(found, "drift"),
+            lambda: render.plan_markdown(found, "drift"),
+            lambda: render.plan_data(found),
         )
         _say_plan(call, found)
         return Exit.DIFFERENCES if found.writes else Exit.DONE
@@ -195,7 +224,9 @@ def status(call: Call) -> Exit:
                 }
             )
     call.console.result(
-        lambda: render.status_text(found), lambda: render.status_markdown(found), lambda: {"format": render.FORMAT, "environments": found}
+        lambda: render.status_text(found),
+        lambda: render.status_markdown(found),
+        lambda: {"format": render.FORMAT, "environments": found},
     )
     for each in found:
         if each["error"]:
@@ -209,9 +240,13 @@ def _first(error: DeployError) -> str:
 
 def _status(call: Call, name: str) -> dict[str, Any]:
     with call.site(name) as site:
-        prepare.check_tenancy(site, prepare.ledger.others(site.client, site.scope))
+        prepare.check_tenancy(site, others(site.client, site.scope))
         newest = site.ledger.newest()
-        live = [f.fields for f in prepare.prefect_api.read(site.client, (), (), site.scope).values() if site.scope.owns(f.fields["tags"])]
+        live = [
+            f.fields
+            for f in prefect_api.read(site.client, (), (), site.scope).values()
+            if site.scope.owns(f.fields["tags"])
+        ]
         retired = [f for f in live if desired.RETIRED in f["tags"]]
         return {
             "environment": name,
@@ -240,7 +275,9 @@ def target(call: Call) -> Exit:
     """Which environments a full Git ref deploys to, by their `refs` in this checkout."""
     ref = call.words.ref
     if not ref.startswith("refs/"):
-        raise InvalidInput(f"'{ref}' is no full Git ref. Write refs/heads/{ref} for a branch, refs/tags/{ref} for a tag.")
+        raise InvalidInput(
+            f"'{ref}' is no full Git ref. Write refs/heads/{ref} for a branch, refs/tags/{ref} for a tag."
+        )
     found = refs.targets(project.load_environments(call.tree, None), ref)
     call.console.result(
         lambda: "\n".join(found) if found else f"{ref} deploys nowhere.",
@@ -269,7 +306,10 @@ def apply_commit(call: Call) -> Exit:
     options = reviewed.options if reviewed else Options(words.adopt, words.resume, words.allow_removals)
     revision = replace(call.repository.resolve(reviewed.commit), ref=reviewed.ref) if reviewed else _revision(call)
     name = reviewed.preview if reviewed else words.preview
-    with call.site(words.env, name) as site, prepare.prepare(site, call.repository, revision, call.variables, options) as prepared:
+    with (
+        call.site(words.env, name) as site,
+        prepare.prepare(site, call.repository, revision, call.variables, options) as prepared,
+    ):
         if reviewed:
             saved.check(reviewed, prepared.plan)
         else:
@@ -290,7 +330,7 @@ def rollback(call: Call) -> Exit:
             raise InvalidInput(
                 f"The specification of release {goal.number} is gone from {site.client.url}; deploy its commit instead: apply --ref {goal.commit[:12]}"
             )
-        prepare.check_tenancy(site, prepare.ledger.others(site.client, site.scope))
+        prepare.check_tenancy(site, others(site.client, site.scope))
         revision = Revision(goal.commit, goal.ref)
         options = Options(resume=words.resume, allow_removals=words.allow_removals)
         prepared = prepare.from_specification(site, spec, revision, site.ledger.history(), call.variables, options)
@@ -337,7 +377,11 @@ def _release(call: Call, prepared: Prepared, repository: Repository | None, reas
     if found.refusals:
         call.console.note(render.plan_text(found))
         raise Refused(" ".join(r.message for r in found.refusals) + " Nothing was written.")
-    if repository and found.writes and (note := prepare.check_published(prepared, repository, call.variables, repository.path)):
+    if (
+        repository
+        and found.writes
+        and (note := prepare.check_published(prepared, repository, call.variables, repository.path))
+    ):
         call.console.note(f"note: {note}")
     call.console.note(f"{found.environment}: {render.sentence(found)}")
     with call.console.progress(len(found.writes), f"Deploying {found.commit[:12]} to {found.environment}") as step:
@@ -350,7 +394,9 @@ def _release(call: Call, prepared: Prepared, repository: Repository | None, reas
 
 def _report(call: Call, found: Plan, result: Result) -> None:
     parts = (found, result.outcomes, result.release, result.seconds)
-    call.console.result(lambda: render.apply_text(*parts), lambda: render.apply_markdown(*parts), lambda: render.apply_data(*parts))
+    call.console.result(
+        lambda: render.apply_text(*parts), lambda: render.apply_markdown(*parts), lambda: render.apply_data(*parts)
+    )
     _say_plan(call, found)
     release = result.release
     call.console.outputs(
@@ -366,7 +412,7 @@ def destroy(call: Call) -> Exit:
     with call.site(call.words.env, call.words.preview) as site:
         gone = preview.destroy(site, call.console.note)
     name = call.words.preview
-    text = f"The preview {name} of {call.words.env} is gone: {render._count(len(gone), 'deployment')} deleted."
+    text = f"The preview {name} of {call.words.env} is gone: {render.count(len(gone), 'deployment')} deleted."
     call.console.result(
         lambda: text,
         lambda: f"**{text}**",
@@ -385,5 +431,5 @@ def serve(call: Call) -> Exit:
 
     declared, problems = project.load_catalog(call.tree)
     if problems:
-        raise prepare.invalid(problems)
+        raise invalid(problems)
     return serving.serve(call.repository.path, declared, call.words.name, call.variables, call.console.note)

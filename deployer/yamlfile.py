@@ -59,7 +59,9 @@ def parse(text: str, file: str) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        return Document(file, None, {}, (Problem(file, mark.line + 1 if mark else None, "", f"not valid YAML: {reason}"),))
+        return Document(
+            file, None, {}, (Problem(file, mark.line + 1 if mark else None, "", f"not valid YAML: {reason}"),)
+        )
     except (ValueError, RecursionError) as error:
         return Document(file, None, {}, (Problem(file, None, "", f"not valid YAML: {error}"),))
     if node is None:

@@ -11,10 +11,33 @@ from types import ModuleType
 from deployer import comparable
 from deployer.desired import Scope
 from deployer.model import Key, Live
-from deployer.prefect_api import artifacts, automations, deployments, limits, pools, queues, runs, schedules, secrets, variables
+from deployer.prefect_api import (
+    artifacts,
+    automations,
+    deployments,
+    limits,
+    pools,
+    queues,
+    runs,
+    schedules,
+    secrets,
+    variables,
+)
 from deployer.prefect_api.client import Client, Retry, connect
 
-__all__ = ["Client", "Retry", "artifacts", "connect", "runs", "schedules", "read", "pools", "deployments", "automations", "PLAIN"]
+__all__ = [
+    "PLAIN",
+    "Client",
+    "Retry",
+    "artifacts",
+    "automations",
+    "connect",
+    "deployments",
+    "pools",
+    "read",
+    "runs",
+    "schedules",
+]
 
 PLAIN: Mapping[str, ModuleType] = {
     "variable": variables,

@@ -23,7 +23,9 @@ def latest(client: Client, key: str) -> dict[str, Any] | None:
     return client.find(f"/artifacts/{key}/latest")
 
 
-def post(client: Client, key: str, kind: str, data: Any, description: str, same: Callable[[dict[str, Any]], bool]) -> str:
+def post(
+    client: Client, key: str, kind: str, data: Any, description: str, same: Callable[[dict[str, Any]], bool]
+) -> str:
     """A new version. `same` recognises it among those there, should the answer be lost."""
     body = {"key": key, "type": kind, "data": data, "description": description}
     answer = client.create("/artifacts/", body, lambda: next((a for a in newest_first(client, key) if same(a)), None))

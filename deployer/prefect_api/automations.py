@@ -33,19 +33,29 @@ def of_environment(found: list[dict[str, Any]], names: Collection[str], ids: Map
 def runs_deployment(answer: Mapping[str, Any], deployment_id: str) -> bool:
     """Is this a trigger of that deployment: does it do nothing but run it?"""
     actions = answer["actions"]
-    return len(actions) == 1 and actions[0].get("type") == "run-deployment" and actions[0].get("deployment_id") == deployment_id
+    return (
+        len(actions) == 1
+        and actions[0].get("type") == "run-deployment"
+        and actions[0].get("deployment_id") == deployment_id
+    )
 
 
-def post(client: Client, name: str, fields: Mapping[str, Any], ids: Mapping[str, str], owner: str | None = None) -> None:
+def post(
+    client: Client, name: str, fields: Mapping[str, Any], ids: Mapping[str, str], owner: str | None = None
+) -> None:
     """`ids`: placeholders -> ids. `owner`: the resource that the automation goes with."""
     body = comparable.with_ids({"name": name, **fields}, ids)
     known = {a["id"] for a in answers(client, [name])}
     if owner:
         body["owner_resource"] = owner
-    client.create("/automations/", body, lambda: next((a for a in answers(client, [name]) if a["id"] not in known), None))
+    client.create(
+        "/automations/", body, lambda: next((a for a in answers(client, [name]) if a["id"] not in known), None)
+    )
 
 
-def put(client: Client, id: str, name: str, fields: Mapping[str, Any], ids: Mapping[str, str], changed: set[str]) -> None:
+def put(
+    client: Client, id: str, name: str, fields: Mapping[str, Any], ids: Mapping[str, str], changed: set[str]
+) -> None:
     """Only whether it is on has an endpoint of its own; all else is replaced whole."""
     if changed <= set(ENABLED_ONLY):
         client.patch(f"/automations/{id}", {"enabled": fields["enabled"]})
@@ -63,7 +73,14 @@ def create(client: Client, change: Change, ids: Mapping[str, str]) -> None:
 
 def update(client: Client, change: Change, ids: Mapping[str, str]) -> None:
     assert change.live
-    put(client, change.live.id, change.name, change.target, ids, {f.path.split(".")[0] for f in change.fields if not f.held})
+    put(
+        client,
+        change.live.id,
+        change.name,
+        change.target,
+        ids,
+        {f.path.split(".")[0] for f in change.fields if not f.held},
+    )
 
 
 def delete(client: Client, change: Change) -> None:

@@ -142,7 +142,9 @@ class Client:
         """The server's clock, as its last answer showed it: whole seconds, and this machine's between them."""
         return datetime.now(UTC) + self.skew
 
-    def request(self, method: str, path: str, body: Any = None, existing: Callable[[], Any | None] | None = None) -> Any:
+    def request(
+        self, method: str, path: str, body: Any = None, existing: Callable[[], Any | None] | None = None
+    ) -> Any:
         fault = ""
         for attempt in range(self.retry.attempts):
             if attempt:
@@ -190,7 +192,9 @@ class Client:
                 f"{self.url} refuses the credentials (401). Check api.key (PREFECT_API_KEY) or api.auth_string (PREFECT_API_AUTH_STRING)."
             )
         if status == 403 and "CSRF" not in response.text:
-            raise Unreachable(f"{self.url} forbids {method} {path} (403). The key lacks the right, or belongs to another workspace.")
+            raise Unreachable(
+                f"{self.url} forbids {method} {path} (403). The key lacks the right, or belongs to another workspace."
+            )
         if 300 <= status < 400:
             raise Unreachable(
                 f"{self.url} redirects to {response.headers.get('Location', 'somewhere else')}. Give the final address of the API."
@@ -217,7 +221,8 @@ def detail(response: httpx.Response) -> str:
     found = body.get("exception_detail") or body.get("detail") or body if isinstance(body, dict) else body
     if isinstance(found, list):
         found = "; ".join(
-            f"{'.'.join(str(p) for p in e.get('loc', []))}: {e.get('msg', e)}" if isinstance(e, dict) else str(e) for e in found
+            f"{'.'.join(str(p) for p in e.get('loc', []))}: {e.get('msg', e)}" if isinstance(e, dict) else str(e)
+            for e in found
         )
     return str(found).replace("\n", " ")[:500]
 

@@ -32,7 +32,9 @@ def answers(client: Client, tags: Collection[str], names: Collection[str]) -> li
 
 def _flow_names(client: Client, found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     ids = sorted({a["flow_id"] for a in found})
-    pages = (client.pages("/flows/filter", {"flows": {"id": {"any_": ids[i : i + 200]}}}) for i in range(0, len(ids), 200))
+    pages = (
+        client.pages("/flows/filter", {"flows": {"id": {"any_": ids[i : i + 200]}}}) for i in range(0, len(ids), 200)
+    )
     return {flow["id"]: flow["name"] for page in pages for flow in page}
 
 
@@ -48,7 +50,9 @@ def _by_name(client: Client, names: list[str]) -> tuple[list[dict[str, Any]], di
         if not named:
             continue
         body = {"flows": {"name": {"any_": flow_names}}, "deployments": {"name": {"any_": deployment_names}}}
-        found += [a for a in client.pages("/deployments/filter", body) if f"{named.get(a['flow_id'])}/{a['name']}" in group]
+        found += [
+            a for a in client.pages("/deployments/filter", body) if f"{named.get(a['flow_id'])}/{a['name']}" in group
+        ]
         flows |= named
     return found, flows
 
@@ -84,7 +88,9 @@ def live(answer: Mapping[str, Any], triggers: list[dict[str, Any]]) -> Live:
 def _last_change(answer: Mapping[str, Any]) -> datetime:
     """When the deployment or one of its schedules was written last."""
     texts = [answer.get("updated"), *(s.get("updated") for s in answer["schedules"])]
-    return max((datetime.fromisoformat(t.replace("Z", "+00:00")) for t in texts if t), default=datetime.min.replace(tzinfo=UTC))
+    return max(
+        (datetime.fromisoformat(t.replace("Z", "+00:00")) for t in texts if t), default=datetime.min.replace(tzinfo=UTC)
+    )
 
 
 def create(client: Client, change: Change) -> str:
@@ -151,7 +157,11 @@ def _converge_triggers(client: Client, change: Change) -> None:
             automations.post(client, name, fields, ids, owner=f"prefect.deployment.{change.live.id}")
         elif fields != change.live.fields["triggers"][name]:
             start = f"triggers.{name}."
-            changed = {f.path.removeprefix(start).split(".")[0] for f in change.fields if f.path.startswith(start) and not f.held}
+            changed = {
+                f.path.removeprefix(start).split(".")[0]
+                for f in change.fields
+                if f.path.startswith(start) and not f.held
+            }
             automations.put(client, had[name], name, fields, ids, changed)
     for name in had.keys() - change.target["triggers"].keys():
         automations.remove(client, had[name])

@@ -36,7 +36,9 @@ def default_template(client: Client, kind: str) -> dict[str, Any]:
 
 
 def update(client: Client, change: Change) -> None:
-    client.patch(f"/work_pools/{quote(change.name)}", {key: change.target[key] for key in FIELDS if change.touches(key)})
+    client.patch(
+        f"/work_pools/{quote(change.name)}", {key: change.target[key] for key in FIELDS if change.touches(key)}
+    )
 
 
 def delete(client: Client, change: Change) -> None:

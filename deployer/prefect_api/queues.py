@@ -15,7 +15,12 @@ FIELDS = ("description", "concurrency_limit", "priority")
 
 
 def read(client: Client, names: Collection[str]) -> list[Live]:
-    return [live for pool in sorted({name.split("/")[0] for name in names}) for live in _of_pool(client, pool) if live.name in names]
+    return [
+        live
+        for pool in sorted({name.split("/")[0] for name in names})
+        for live in _of_pool(client, pool)
+        if live.name in names
+    ]
 
 
 def _of_pool(client: Client, pool: str) -> list[Live]:
@@ -35,7 +40,9 @@ def _said(answer: dict[str, Any], key: str) -> Any:
 
 def create(client: Client, change: Change) -> None:
     pool, queue = change.name.split("/", 1)
-    client.create(f"/work_pools/{quote(pool)}/queues", {"name": queue, **change.target}, lambda: client.find(_path(change)))
+    client.create(
+        f"/work_pools/{quote(pool)}/queues", {"name": queue, **change.target}, lambda: client.find(_path(change))
+    )
 
 
 def update(client: Client, change: Change) -> None:

@@ -27,6 +27,7 @@ ALLOWED = [
     ("GET", re.compile(r"/work_pools/[^/]+")),
     ("POST", re.compile(r"/work_pools/[^/]+/workers/filter")),
     ("POST", re.compile(r"/flows/")),
+    ("GET", re.compile(r"/deployments/name/[^/]+/[^/]+")),
     ("POST", re.compile(r"/deployments/")),
     ("POST", re.compile(r"/automations/")),
     ("DELETE", re.compile(rf"/automations/owned-by/prefect\.deployment\.{UUID}")),
@@ -102,8 +103,11 @@ def _handler(relay: Relay) -> type[BaseHTTPRequestHandler]:
             raw = self.rfile.read(length)
             if not relay.permits(self.headers.get("Authorization")) or not self.path.startswith("/api/"):
                 return self._send(401, {"detail": "no access"})
-            status, answer = relay.forward(self.command, self.path.removeprefix("/api"), json.loads(raw) if raw else None)
+            status, answer = relay.forward(
+                self.command, self.path.removeprefix("/api"), json.loads(raw) if raw else None
+            )
             self._send(status, answer)
+            return None
 
         do_GET = do_POST = do_DELETE = do_PATCH = do_PUT = _serve
 

@@ -33,7 +33,9 @@ def started(client: Client, deployment: str, since: datetime) -> list[dict[str, 
         "deployments": {"id": {"any_": [deployment]}},
         "flow_runs": {"expected_start_time": {"after_": since.isoformat()}},
     }
-    return [r for r in client.pages("/flow_runs/filter", body) if r.get("auto_scheduled") and r["state_type"] != "SCHEDULED"]
+    return [
+        r for r in client.pages("/flow_runs/filter", body) if r.get("auto_scheduled") and r["state_type"] != "SCHEDULED"
+    ]
 
 
 def schedule(client: Client, deployment: str, since: datetime) -> None:
@@ -49,7 +51,9 @@ def start(client: Client, deployment: str, parameters: dict[str, Any], key: str)
     return answer
 
 
-def follow(client: Client, run: str, wait: Callable[[float], None], patience: timedelta | None) -> Iterator[dict[str, Any]]:
+def follow(
+    client: Client, run: str, wait: Callable[[float], None], patience: timedelta | None
+) -> Iterator[dict[str, Any]]:
     """Log lines as they come ({"log": ...}), state changes ({"state": ...}); the last one is final, unless patience ends first."""
     seen, state, waited = 0, None, 0.0
     while True:
@@ -68,7 +72,12 @@ def follow(client: Client, run: str, wait: Callable[[float], None], patience: ti
 
 
 def _logs(client: Client, run: str, offset: int) -> Iterator[dict[str, Any]]:
-    body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200, "offset": offset}
+    body: dict[str, Any] = {
+        "logs": {"flow_run_id": {"any_": [run]}},
+        "sort": "TIMESTAMP_ASC",
+        "limit": 200,
+        "offset": offset,
+    }
     while page := client.request("POST", "/logs/filter", body):
         yield from page
         body["offset"] += len(page)

@@ -42,5 +42,7 @@ def _found(client: Client, base: str, new: list[dict[str, Any]]) -> Any | None:
     """Were these schedules made, though the answer was lost? Slug-less ones would otherwise be doubled."""
     there = [comparable.schedule(s) for s in client.get(base)]
     wanted = [comparable.schedule(s) for s in new]
-    made = all(any(w["slug"] == h["slug"] and comparable.content(w) == comparable.content(h) for h in there) for w in wanted)
+    made = all(
+        any(w["slug"] == h["slug"] and comparable.content(w) == comparable.content(h) for h in there) for w in wanted
+    )
     return there if made else None

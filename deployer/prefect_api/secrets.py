@@ -50,7 +50,9 @@ def _schema(client: Client) -> tuple[str, str]:
         kind = client.find("/block_types/slug/secret")
         if kind:
             schemas = client.request(
-                "POST", "/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}, "limit": 1}
+                "POST",
+                "/block_schemas/filter",
+                {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}, "limit": 1},
             )
             if schemas:
                 return kind["id"], schemas[0]["id"]
@@ -66,7 +68,10 @@ def _schema(client: Client) -> tuple[str, str]:
 
 def update(client: Client, change: Change) -> None:
     assert change.live
-    client.patch(f"/block_documents/{change.live.id}", {"data": {"value": change.target["value"].reveal()}, "merge_existing_data": False})
+    client.patch(
+        f"/block_documents/{change.live.id}",
+        {"data": {"value": change.target["value"].reveal()}, "merge_existing_data": False},
+    )
 
 
 def delete(client: Client, change: Change) -> None:
