@@ -62,7 +62,7 @@ install:
 	else \
 	    echo "Creating .venv with $$("$$python" -V) and pip: about two minutes, once."; \
 	    "$$python" -m venv .venv; \
-	    $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+	    $(RUN) -m pip install -qq --disable-pip-version-check --no-compile --no-deps \
 	        --require-hashes --only-binary :all: -r requirements.txt; \
 	fi; \
 	$(RUN) -m compileall -qq -j 0 .venv/lib || true; \
