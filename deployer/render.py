@@ -44,7 +44,9 @@ def plan_text(plan: Plan, title: str = "plan") -> str:
         lines += [f"      {line}" for line in _field_lines(change)]
     if moved:
         before, after = _commits(moved[0])
-        lines.append(f"  ~ update {count(len(moved), 'deployment')}: only the commit moves, {before} -> {after}")
+        lines.append(
+            f"  ~ update {count(len(moved), 'deployment')}: only the commit moves, {before[:12]} -> {after[:12]}"
+        )
         lines += [f"      {change.name}" for change in moved[:5]]
         lines += [f"      and {len(moved) - 5} more"] if len(moved) > 5 else []
     lines += [""] if plan.changes else []
@@ -76,25 +78,40 @@ def _held_lines(plan: Plan) -> list[str]:
 def _moved(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:
     """Updates in which nothing but the commit moves, once there are enough to be noise; and the rest."""
     moved = [
-        c for c in changes if c.action == "update" and c.kind == "deployment" and all(_is_commit(f) for f in c.fields)
+        c
+        for c in changes
+        if c.action == "update" and c.kind == "deployment" and [f.path for f in told(c)] == ["commit"]
     ]
     return (moved, [c for c in changes if c not in moved]) if len(moved) > 2 else ([], list(changes))
 
 
-def _is_commit(field: FieldChange) -> bool:
-    return field.path == "version" or field.path.startswith("pull_steps.") or field.path == "job_variables.image"
-
-
 def _commits(change: Change) -> tuple[str, str]:
     version = next((f for f in change.fields if f.path == "version"), change.fields[0])
-    return str(version.before)[:12], str(version.after)[:12]
+    return str(version.before), str(version.after)
+
+
+def told(change: Change) -> list[FieldChange]:
+    """The rows as people read them: at a creation only what matters; where code moves, one row for the whole commit."""
+    if change.action == "create":
+        return [f for f in change.fields if f.path in _TOLD_AT_CREATION]
+    if not any(f.path == "version" for f in change.fields):
+        return list(change.fields)
+    old, new = _commits(change)
+    rest = [f for f in change.fields if f.path != "version" and not _follows(f, old, new)]
+    return [*rest, FieldChange("commit", old, new)]
+
+
+def _follows(field: FieldChange, old: str, new: str) -> bool:
+    """Does this value differ only because it names the commit?"""
+    return isinstance(field.before, str) and old in field.before and field.before.replace(old, new) == field.after
 
 
 def _field_lines(change: Change) -> list[str]:
+    rows = told(change)
     if change.action == "create":
-        return [f"{f.path}: {_brief(f.after)}" for f in change.fields if f.path in _TOLD_AT_CREATION]
-    width = min(70, max((len(f.path) for f in change.fields), default=0))
-    return [f"{f.path:<{width}}  {_arrow(f)}" for f in change.fields]
+        return [f"{f.path}: {_brief(f.after)}" for f in rows]
+    width = max((len(f.path) for f in rows), default=0)
+    return [f"{f.path:<{width}}  {_arrow(f)}" for f in rows]
 
 
 _TOLD_AT_CREATION = (
@@ -152,7 +169,7 @@ def plan_markdown(plan: Plan, title: str = "plan") -> str:
         before, after = _commits(moved[0])
         lines += [
             "",
-            f"<details><summary>{count(len(moved), 'deployment')}: only the commit moves, <code>{before}</code> &rarr; <code>{after}</code></summary>",
+            f"<details><summary>{count(len(moved), 'deployment')}: only the commit moves, <code>{before[:12]}</code> &rarr; <code>{after[:12]}</code></summary>",
             "",
         ]
         lines += [*(f"- {_cell(c.name)}" for c in moved), "", "</details>"]
@@ -160,7 +177,7 @@ def plan_markdown(plan: Plan, title: str = "plan") -> str:
 
 
 def _markdown_rows(change: Change) -> Iterable[str]:
-    fields = [f for f in change.fields if change.action != "create" or f.path in _TOLD_AT_CREATION]
+    fields = told(change)
     head = f"| {change.action} | {_kind(change.kind)} | {_cell(change.name)} |"
     if not fields:
         yield f"{head} | | |"
