@@ -17,8 +17,8 @@ from sqlalchemy import (
     Column,
     DateTime,
     Double,
-    Executable,
     ForeignKey,
+    Insert,
     MetaData,
     String,
     Table,
@@ -183,14 +183,12 @@ def _upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> int:
     return sum(connection.execute(statement, batch).rowcount for batch in batches)
 
 
-def upsert_statement(table: Table, dialect: str) -> Executable:
+def upsert_statement(table: Table, dialect: str) -> Insert:
     """Insert by primary key; on conflict write only rows that differ, so that the row count leaves out equal ones."""
     insert = INSERTS[dialect](table)
     values = {c.name: insert.excluded[c.name] for c in table.columns if not c.primary_key}
     differs = or_(*(table.c[name].is_distinct_from(value) for name, value in values.items()))
-    statement: Executable = insert.on_conflict_do_update(
-        index_elements=list(table.primary_key), set_=values, where=differs
-    )
+    statement: Insert = insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=values, where=differs)
     return statement
 
 

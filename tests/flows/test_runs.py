@@ -1,0 +1,213 @@
+"""The flows as Prefect runs them, on a temporary server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import ParameterTypeError
+from prefect.settings import PREFECT_HOME, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+from prefect.variables import Variable
+from sqlalchemy import Engine, text
+
+from flows import settings
+from flows.analytics import indicators as analytics
+from flows.analytics.indicators import daily_indicators
+from flows.ingestion import sample as ingestion
+from flows.ingestion.sample import Load, sample_market_data, sentence
+from flows.maintenance.cleanup import cleanup
+from flows.market_data import sample, warehouse
+from flows.market_data.indicators import compute
+from flows.market_data.symbols import chosen
+from tests.flows.frames import apple, bars, day
+from tests.server import QUIET
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect() -> Iterator[None]:
+    """Without the services that write behind a run's back: each time they meet on SQLite, the run waits for 2 s."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**QUIET, "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore"}.items():
+            patch.setenv(name, value)
+        with prefect_test_harness(server_startup_timeout=90):
+            yield
+
+
+@pytest.fixture
+def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """A warehouse of the test's own, which the flows find by the environment variable."""
+    url = f"sqlite:///{tmp_path / 'warehouse.db'}"
+    monkeypatch.setenv("WAREHOUSE_URL", url)
+    engine = warehouse.connect(url)
+    yield engine
+    engine.dispose()
+
+
+def run(flow: Any, **parameters: Any) -> State:
+    state = flow(**parameters, return_state=True)
+    assert isinstance(state, State)
+    return state
+
+
+def number(engine: Engine, query: str) -> Any:
+    with engine.connect() as connection:
+        return connection.execute(text(query)).scalar()
+
+
+def newest_table(key: str) -> list[dict[str, Any]]:
+    with get_client(sync_client=True) as client:
+        found = [artifact for artifact in client.read_artifacts() if artifact.key == key]
+    data = max(found, key=lambda artifact: str(artifact.created)).data
+    assert isinstance(data, str)
+    table: list[dict[str, Any]] = json.loads(data)
+    return table
+
+
+def test_a_load_fills_the_warehouse_and_its_repeat_changes_nothing(at: Engine) -> None:
+    first = run(sample_market_data, days_back=365)
+    again = run(sample_market_data, days_back=365, with_indicators=False)
+    assert first.message == "5 of 5 symbols loaded: 2,400 bars, 2,400 new or changed."
+    assert again.message == "5 of 5 symbols loaded: 2,400 bars, 0 new or changed."
+    assert number(at, "select count(*) from bars where source = 'sample'") == 1200
+    assert number(at, "select count(*) from bars where source = 'sample_adjusted'") == 1200
+    assert number(at, "select close from bars where source = 'sample' and symbol = 'AAPL' order by time desc") == 430.47
+    stored = number(at, "select sma_200 from indicators where symbol = 'AAPL'")
+    assert stored == pytest.approx(apple()["close"].tail(200).mean())
+    assert number(at, "select count(*) from indicators where sma_200 is null") == 1  # FB had 196 bars
+
+
+def test_one_unknown_symbol_fails_alone_and_is_in_the_table(at: Engine) -> None:
+    state = run(sample_market_data, symbols=[" ibm ", "NOPE"], with_indicators=False)
+    assert state.is_completed()
+    assert state.message == "1 of 2 symbols loaded: 44 bars, 44 new or changed. Failed: NOPE."
+    loaded, failed = newest_table("market-data-symbols")
+    assert (loaded["symbol"], loaded["status"], loaded["last"]) == ("IBM", "loaded", "2013-03-01")
+    assert (failed["symbol"], failed["status"]) == ("NOPE", "failed")
+    assert "no symbol 'NOPE'" in failed["error"]
+
+
+def test_a_load_without_any_symbol_fails(at: Engine) -> None:
+    state = run(sample_market_data, symbols=["NOPE"])
+    assert state.is_failed()
+    assert state.message == "0 of 1 symbols loaded: 0 bars, 0 new or changed. Failed: NOPE."
+
+
+def test_a_dropped_connection_is_tried_again_and_a_wrong_symbol_is_not() -> None:
+    provider = Unsteady(ConnectionError("reset by peer"))
+    fetched = ingestion.fetch.with_options(retry_delay_seconds=0)(provider, "IBM", date(2013, 2, 1), date(2013, 3, 1))
+    assert fetched.keys() == {"sample", "sample_adjusted"}
+    provider = Unsteady(ValueError("no such symbol"))
+    with pytest.raises(ValueError, match="no such symbol"):
+        ingestion.fetch.with_options(retry_delay_seconds=0)(provider, "IBM", date(2013, 2, 1), date(2013, 3, 1))
+
+
+class Unsteady:
+    """The sample provider, whose first answer is an error."""
+
+    NAME, SYMBOLS = sample.NAME, sample.SYMBOLS
+
+    def __init__(self, error: Exception) -> None:
+        self.errors = [error]
+
+    def today(self) -> date:
+        return sample.today()
+
+    def fetch_bars(self, symbol: str, start: date, end: date, adjusted: bool = False) -> pd.DataFrame:
+        if self.errors:
+            raise self.errors.pop()
+        return sample.fetch_bars(symbol, start, end, adjusted)
+
+
+def test_indicators_of_an_empty_warehouse_say_what_to_do(at: Engine) -> None:
+    state = run(daily_indicators)
+    assert state.is_failed()
+    assert state.message == "The warehouse has no bars of 'sample_adjusted' for any symbol: load some first."
+
+
+def test_indicators_of_an_earlier_day_see_nothing_of_the_days_after(at: Engine) -> None:
+    warehouse.upsert_bars(at, "AAPL", "sample_adjusted", apple().tail(500))
+    state = run(daily_indicators, calculation_date=date(2012, 12, 31))
+    assert state.message == "1 of 1 symbols computed for 2012-12-31: 1 new or changed."
+    until = apple()[apple()["time"] <= pd.Timestamp("2012-12-31", tz="UTC")]
+    assert number(at, "select sma_50 from indicators") == pytest.approx(until["close"].tail(50).mean())
+
+
+def test_cleanup_only_counts_until_it_is_told_to_delete(at: Engine) -> None:
+    warehouse.upsert_bars(at, "AAPL", "sample", bars({}, {}, {}, {}))
+    assert run(cleanup, keep_days=2).message == "1 bars are older than 2 days; 0 deleted (dry run)."
+    assert number(at, "select count(*) from bars") == 4
+    assert run(cleanup, keep_days=2, dry_run=False).message == "1 bars are older than 2 days; 1 deleted."
+    assert number(at, "select count(*) from bars") == 3
+
+
+def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
+    Variable.set("market_data_provider", "polygone", overwrite=True)
+    try:
+        with pytest.raises(ValueError, match=r"'market_data_provider' is 'polygone'; known providers: sample\. Set it"):
+            settings.provider()
+    finally:
+        Variable.unset("market_data_provider")
+    assert settings.provider() is sample
+
+
+def test_the_warehouse_is_the_secrets_else_the_variables_else_a_file_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        assert settings.warehouse_url() == f"sqlite:///{tmp_path}/warehouse.db"
+    monkeypatch.setenv("WAREHOUSE_URL", "sqlite:////from/the/variable")
+    assert settings.warehouse_url() == "sqlite:////from/the/variable"
+    Secret(value="sqlite:////from/the/secret").save("warehouse-url")
+    try:
+        assert settings.warehouse_url() == "sqlite:////from/the/secret"
+    finally:
+        Secret.delete("warehouse-url")
+
+
+def test_a_wrong_password_is_not_in_the_runs_messages_or_logs(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_URL", "mysql://me:hunter2@host/db")
+    state = run(cleanup)
+    assert state.is_failed()
+    assert "not on mysql" in str(state.message)
+    assert "hunter2" not in str(state.message) + caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("wrong", [{"days_back": 0}, {"max_symbols": 0}, {"symbols": [" "]}])
+def test_a_parameter_that_makes_no_sense_is_refused_before_the_run(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ParameterTypeError, match=r"greater than 0|at least 1 character"):
+        sample_market_data.validate_parameters(wrong)
+
+
+def test_each_chosen_symbol_comes_once_in_order_up_to_the_limit() -> None:
+    assert chosen(None, ["A", "B", "C"], 2) == ["A", "B"]
+    assert chosen(["C", "A", "C"], ["A", "B", "C"]) == ["C", "A"]
+    assert chosen([], ["A"]) == []
+
+
+def test_the_report_names_what_is_missing_for_each_symbol() -> None:
+    history = pd.concat([apple().tail(30), bars({}).assign(symbol="OLD")])
+    rows = analytics.on_day(compute(history), date(2013, 3, 1))
+    known, old, unknown = analytics.report(["AAPL", "OLD", "NOPE"], history, rows, date(2013, 3, 1))
+    assert known["note"].startswith("30 bars are too few for sma_50, sma_200, ema_12")
+    assert known["sma_200"] is None and known["sma_20"] > 0
+    assert old == {"symbol": "OLD", "bars": 1, "note": "no bar on 2013-03-01"}
+    assert unknown == {"symbol": "NOPE", "bars": 0, "note": "no bar on 2013-03-01"}
+
+
+def test_rejected_bars_are_counted_by_reason() -> None:
+    row = Load("A", bars=3, rejected={"missing value": 2, "duplicate time": 1}, first=day(1).date()).row
+    assert row["rejected"] == "2 missing value, 1 duplicate time"
+    assert (row["status"], row["first"], row["last"]) == ("loaded", "2010-01-01", "")
+    assert Load("A").row["status"] == "no bars"
+    assert sentence([Load("A", 1500, 7)]) == "1 of 1 symbols loaded: 1,500 bars, 7 new or changed."
