@@ -36,6 +36,13 @@ class Console:
         if self.in_github:
             github.write_summary(self.variables, markdown())
 
+    def before(self, plan: str) -> None:
+        """What is about to be written: a result for people, and progress where the result is for machines."""
+        if self.format == "text":
+            print(_coloured(plan), flush=True)
+        else:
+            self.note(plan.splitlines()[-1])
+
     def outputs(self, **outputs: str) -> None:
         if self.in_github:
             github.write_outputs(self.variables, outputs)

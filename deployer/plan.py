@@ -112,9 +112,7 @@ def _order(change: Change) -> tuple[int, int, str]:
 
 def _compare(resource: Resource, live: Live | None, bases: list[Fields], options: Options) -> Change:
     if live is None:
-        created = tuple(
-            FieldChange(path, None, value) for path, value in sorted(resource.fields.items()) if not _trivial(value)
-        )
+        created = tuple(FieldChange(path, None, value) for path, value in _new(resource.fields))
         return Change(resource.kind, resource.name, "create", created, resource.fields)
     target: dict[str, Any] = dict(live.fields)
     rows: list[FieldChange] = []
@@ -129,6 +127,15 @@ def _compare(resource: Resource, live: Live | None, bases: list[Fields], options
     writes = any(not row.held for row in rows)
     action = "update" if writes else "held" if rows else "unchanged"
     return Change(resource.kind, resource.name, action, tuple(sorted(rows, key=lambda r: r.path)), target, live)
+
+
+def _new(fields: Fields) -> Iterable[tuple[str, Any]]:
+    """What a creation sets: a row a field, and a row a schedule, named as in an update."""
+    for path, value in sorted(fields.items()):
+        if path == "schedules":
+            yield from ((f"{path}.{comparable.schedule_key(s)}", _brief(s)) for s in value)
+        elif not _trivial(value):
+            yield path, value
 
 
 def _trivial(value: Any) -> bool:

@@ -93,7 +93,7 @@ def _commits(change: Change) -> tuple[str, str]:
 def told(change: Change) -> list[FieldChange]:
     """The rows as people read them: at a creation only what matters; where code moves, one row for the whole commit."""
     if change.action == "create":
-        return [f for f in change.fields if f.path in _TOLD_AT_CREATION]
+        return [f for f in change.fields if f.path.split(".")[0] in _TOLD_AT_CREATION]
     if not any(f.path == "version" for f in change.fields):
         return list(change.fields)
     old, new = _commits(change)
@@ -141,12 +141,24 @@ def _brief(value: Any, most: int = 90) -> str:
     value = shown(value)
     if value is None:
         return "(none)"
+    if isinstance(value, dict) and "active" in value and (rule := _rule(value)):
+        return rule
     text = (
         value[:12]
         if isinstance(value, str) and len(value) == 40 and value.isalnum()
         else json.dumps(value, ensure_ascii=False, sort_keys=True)
     )
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _rule(schedule: Mapping[str, Any]) -> str:
+    """`0 20 * * 1-5 America/Chicago, paused`, for what has a cron, an interval or a recurrence rule."""
+    interval = schedule.get("interval")
+    rule = schedule.get("cron") or schedule.get("rrule") or (f"every {interval:g} s" if interval else "")
+    if not rule:
+        return ""
+    parameters = f" with {json.dumps(schedule['parameters'], sort_keys=True)}" if schedule.get("parameters") else ""
+    return f"{rule} {schedule.get('timezone', '')}{parameters}{'' if schedule['active'] else ', paused'}"
 
 
 def _kind(kind: str) -> str:
@@ -208,7 +220,8 @@ def apply_data(plan: Plan, outcomes: Sequence[Outcome], release: Release | None,
 
 
 def apply_text(plan: Plan, outcomes: Sequence[Outcome], release: Release | None, seconds: float) -> str:
-    return f"{plan_text(plan, 'apply')}\n{_result(plan, outcomes, release, seconds)}"
+    """How it ended. The plan was shown before the first write, as people expect."""
+    return _result(plan, outcomes, release, seconds)
 
 
 def apply_markdown(plan: Plan, outcomes: Sequence[Outcome], release: Release | None, seconds: float) -> str:

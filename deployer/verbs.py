@@ -383,7 +383,7 @@ def _release(call: Call, prepared: Prepared, repository: Repository | None, reas
         and (note := prepare.check_published(prepared, repository, call.variables, repository.path))
     ):
         call.console.note(f"note: {note}")
-    call.console.note(f"{found.environment}: {render.sentence(found)}")
+    call.console.before(render.plan_text(found, "apply"))
     with call.console.progress(len(found.writes), f"Deploying {found.commit[:12]} to {found.environment}") as step:
         result = apply(prepared, call.author(reason), step)
     _report(call, found, result)
