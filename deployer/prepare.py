@@ -118,9 +118,11 @@ def prepare(
         if isinstance(back, str):
             yield _overtaken(site, revision, history, options, back)
             return
-        recorded, found, faults = _recorded(site, repository, revision.commit, variables)
         names: dict[str, str] = {}
-        loader = None
+        loader, found, faults = None, None, []
+        recorded = site.ledger.specification(back) if back else None
+        if recorded is None:
+            recorded, found, faults = _recorded(site, repository, revision.commit, variables)
         if recorded is None:
             if found is None:
                 raise invalid(faults)
@@ -128,7 +130,7 @@ def prepare(
             names = {f"{r.name}": n for r, n in _names(recorded, request)}
         prepared = from_specification(site, recorded, revision, history, variables, options)
         prepared.loader, prepared.names = loader, names
-        if isinstance(back, Release):
+        if back:
             prepared.restores, prepared.rollback_of = back.number, history.base.release if history.base else None
         _check_ref(prepared, repository, revision)
         yield prepared
@@ -164,16 +166,22 @@ def _overtaken(site: Site, revision: Revision, history: History, options: Option
 
 
 def _back(site: Site, repository: Repository, commit: str) -> Release | str | None:
-    """In production: the release that this commit goes back to, or the reason why it is too late for it."""
+    """In production: the release that this commit goes back to, or the reason why it is too late for it.
+
+    A commit that the live one is an ancestor of goes forward, also when it was live once before.
+    """
     live = site.ledger.live()
     if site.environment.mode != "production" or live is None or live.commit == commit:
         return None
+    known = repository.knows(live.commit)
+    if known and repository.is_ancestor(live.commit, commit):
+        return None
     if before := site.ledger.of_commit(commit):
         return before
-    if repository.knows(live.commit) and repository.is_ancestor(commit, live.commit):
+    if known and repository.is_ancestor(commit, live.commit):
         return (
-            f"{commit[:12]} is older than what is live in {site.environment.name} (release {live.number}, {live.commit[:12]}) and was never "
-            "released there: a newer commit has overtaken it. Nothing was written."
+            f"{commit[:12]} is older than what is live in {site.environment.name} (release {live.number}, "
+            f"{live.commit[:12]}) and was never released there: a newer commit has overtaken it. Nothing was written."
         )
     return None
 
