@@ -119,7 +119,8 @@ def prepare(
             yield _overtaken(site, revision, history, options, back)
             return
         names: dict[str, str] = {}
-        loader, found, faults = None, None, []
+        faults: list[Any] = []
+        loader, found = None, None
         recorded = site.ledger.specification(back) if back else None
         if recorded is None:
             recorded, found, faults = _recorded(site, repository, revision.commit, variables)
