@@ -153,7 +153,7 @@ def from_specification(
         )
     wanted = [*recorded.resources, *secrets]
     world = read_world(site, wanted, unmanaged, history)
-    _check_job_variables(wanted, world.live)
+    _check_job_variables(site.client, wanted, world.live)
     planned = plan.plan(
         wanted, unmanaged, world, history, site.scope, site.environment.policy, revision.commit, revision.ref, options
     )
@@ -263,18 +263,26 @@ def _check_ref(prepared: Prepared, repository: Repository, revision: Revision) -
     prepared.plan = replace(prepared.plan, refusals=(*prepared.plan.refusals, Refusal("ref", message)))
 
 
-def _check_job_variables(wanted: list[Resource], live: Mapping[Key, Live]) -> None:
+def _check_job_variables(client: Client, wanted: list[Resource], live: Mapping[Key, Live]) -> None:
     """Do the job variables fit the pool's template? Prefect says so only at that deployment's turn."""
+    pools = {r.name: r for r in wanted if r.kind == "work_pool"}
+    templates: dict[str, Mapping[str, Any]] = {}
     problems = []
     for resource in wanted:
-        if resource.kind != "deployment" or not resource.fields["job_variables"]:
-            continue
-        pool = ("work_pool", resource.fields["work_pool"])
-        own = next((r.fields.get("base_job_template") for r in wanted if r.key == pool), None)
-        template = own or (live[pool].fields["base_job_template"] if pool in live else None)
-        problems += _unfit(resource, pool[1], template or {})
+        if resource.kind == "deployment" and resource.fields["job_variables"]:
+            pool = resource.fields["work_pool"]
+            if pool not in templates:
+                templates[pool] = _template(client, pools.get(pool), live.get(("work_pool", pool)))
+            problems += _unfit(resource, pool, templates[pool])
     if problems:
         raise InvalidInput(f"{' '.join(problems)} Nothing was touched.")
+
+
+def _template(client: Client, pool: Resource | None, live: Live | None) -> Mapping[str, Any]:
+    """The pool's base job template: the declared one, else the live one, else what a new pool of its type gets."""
+    declared = pool.fields.get("base_job_template") if pool else None
+    there = live.fields["base_job_template"] if live else None
+    return declared or there or (prefect_api.pools.default_template(client, pool.fields["type"]) if pool else {})
 
 
 def _unfit(resource: Resource, pool: str, template: Mapping[str, Any]) -> list[str]:
