@@ -35,8 +35,8 @@ bench: setup ## Measure the deploy engine; writes bench/results.json
 up: setup ## Start the local Prefect APIs (dev, qa, prod) and their workers
 	@$(RUN) scripts/local.py up
 
-down: setup ## Stop what `make up` started
-	@$(RUN) scripts/local.py down
+down: setup ## Stop what `make up` and `make demo` started
+	@$(RUN) scripts/local.py down && $(RUN) scripts/local.py down --state .local/demo
 
 lock: ## Bring requirements.txt in line with what is declared; UPGRADE=pandas (or all) moves pins
 	@$(PYTHON) scripts/lock.py $(if $(UPGRADE),--upgrade $(UPGRADE))
