@@ -26,6 +26,7 @@ FOREIGN = re.compile(
 NOWHERE = "http://127.0.0.1:9"
 
 
+@pytest.hookimpl(trylast=True)  # after the plugins that look at the real environment
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test module is imported: Prefect reads its settings and makes its home at import time."""
     patch = pytest.MonkeyPatch()

@@ -22,9 +22,10 @@ SECONDS_TO_STOP = 5
 # The server's standard input is a leash: it ends with the process that holds the other end,
 # also when that one is killed and can't clean up.
 LEASHED = """
-import os, signal, sys, threading
+import os, signal, threading
 def end_with_the_parent():
-    sys.stdin.buffer.read()
+    while os.read(0, 1):
+        pass
     os.kill(os.getpid(), signal.SIGKILL)
 threading.Thread(target=end_with_the_parent, daemon=True).start()
 from prefect.cli import app
@@ -41,6 +42,7 @@ QUIET = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
 }
 
 
@@ -62,7 +64,7 @@ def real_prefect(home: Path, settings: Mapping[str, str] | None = None) -> Itera
     """Start `prefect server start` with its data under `home`, wait until it answers, end it afterwards."""
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    process = _start(home, port, settings or {})
+    process = start(home, port, settings or {})
     server = Server(f"http://127.0.0.1:{port}/api", home, process.pid)
     try:
         _wait_until_ready(server, process)
@@ -84,7 +86,8 @@ def clean_environment(home: Path) -> dict[str, str]:
     return {**kept, "HOME": str(home), "PREFECT_HOME": str(home / ".prefect"), "PYTHONUNBUFFERED": "1"}
 
 
-def _start(home: Path, port: int, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(home: Path, port: int, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Only start it; it ends when its standard input is closed."""
     arguments = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with open(home / "server.log", "wb") as log:
         return subprocess.Popen(

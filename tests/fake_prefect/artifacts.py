@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -12,6 +12,7 @@ from tests.fake_prefect.filters import Combined, Ids, Keys, NamesOrNot, Query, m
 from tests.fake_prefect.store import Row, Store
 from tests.fake_prefect.wire import Answer, Body, Call, Route, refuse
 
+ArtifactOrder = Literal["CREATED_DESC", "UPDATED_DESC", "ID_DESC", "KEY_DESC", "KEY_ASC"]
 COPIED = ("key", "type", "description", "data", "metadata_", "flow_run_id", "task_run_id")
 
 
@@ -47,12 +48,12 @@ class CollectionFilter(Combined):
 
 class ArtifactQuery(Query):
     artifacts: ArtifactFilter | None = None
-    sort: str = "ID_DESC"
+    sort: ArtifactOrder = "ID_DESC"
 
 
 class CollectionQuery(Query):
     artifacts: CollectionFilter | None = None
-    sort: str = "ID_DESC"
+    sort: ArtifactOrder = "ID_DESC"
 
 
 def create(call: Call) -> Answer:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from tests.fake_prefect.fields import Json
-from tests.fake_prefect.filters import Combined, Ids, Names, Query, Tags, Times, matches, page
+from tests.fake_prefect.filters import Combined, Ids, Names, Order, Query, Tags, Times, matches, page
 from tests.fake_prefect.store import Row
 from tests.fake_prefect.wire import Answer, Body, Call, Refusal, Route
 
@@ -141,6 +141,7 @@ class AutomationFilter(Combined):
 
 class AutomationQuery(Query):
     automations: AutomationFilter | None = None
+    sort: Order = "NAME_ASC"
 
 
 def create(call: Call) -> Answer:

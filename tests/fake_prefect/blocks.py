@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
 from pydantic import Field, model_validator
@@ -103,13 +103,13 @@ class TypeQuery(Query):
 
 class SchemaQuery(Query):
     block_schemas: SchemaFilter | None = None
-    sort: str = "CREATED_ASC"
 
 
 class DocumentQuery(Query):
     block_documents: DocumentFilter = DocumentFilter()
     block_types: TypeFilter | None = None
     include_secrets: bool = False
+    sort: Literal["NAME_DESC", "NAME_ASC"] = "NAME_ASC"
 
 
 def install(store: Store, version: str) -> None:
@@ -131,7 +131,7 @@ def read_type(call: Call) -> Answer:
 def find_schemas(call: Call) -> Answer:
     query = call.body(SchemaQuery, optional=True)
     rows = [row for row in call.store.block_schemas.where() if matches(query.block_schemas, row)]
-    return Answer(200, page(rows, query))
+    return Answer(200, page(rows, query, "CREATED_DESC"))
 
 
 def read_schema(call: Call) -> Answer:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tests.fake_prefect import concurrency_limits, related, schedules, work_queues
 from tests.fake_prefect.fields import Json, Labels
-from tests.fake_prefect.filters import page
+from tests.fake_prefect.filters import Order, page
 from tests.fake_prefect.flow_runs import delete_scheduled
 from tests.fake_prefect.related import RelatedQuery
 from tests.fake_prefect.schedules import ScheduleCreate, ScheduleUpdate
@@ -113,7 +113,7 @@ class DeploymentUpdate(Common):
 
 
 class DeploymentQuery(RelatedQuery):
-    sort: Literal["CREATED_DESC", "UPDATED_DESC", "NAME_ASC", "NAME_DESC"] = "NAME_ASC"
+    sort: Order = "NAME_ASC"
 
 
 def create(call: Call) -> Answer:

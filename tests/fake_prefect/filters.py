@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tests.fake_prefect.store import Row
 from tests.fake_prefect.wire import refuse
@@ -23,7 +23,12 @@ class Query(BaseModel):
 
     limit: int | None = None
     offset: int = Field(0, ge=0)
-    sort: str = "NAME_ASC"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_unsaid(cls, values: Any) -> Any:
+        said = values.items() if isinstance(values, dict) else ()
+        return {name: value for name, value in said if value is not None} if said else values
 
 
 class Filter(BaseModel):
@@ -103,6 +108,9 @@ def _like(value: str | None, wanted: str) -> bool:
     return not wanted or (value is not None and bool(re.search(pattern, value, re.IGNORECASE)))
 
 
+# The orders that most kinds know.
+Order = Literal["CREATED_DESC", "UPDATED_DESC", "NAME_ASC", "NAME_DESC"]
+
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "any_": _any,
     "not_any_": lambda value, unwanted: not unwanted or (value is not None and value not in unwanted),
@@ -130,10 +138,10 @@ def matches(wanted: Filter | None, value: Any) -> bool:
     return not checks or (any(checks) if getattr(wanted, "operator", "and_") == "or_" else all(checks))
 
 
-def page(rows: Sequence[Row], query: Query) -> list[Row]:
-    """The rows in the order and from the place that was asked for; `sort` names a field and ASC or DESC."""
+def page(rows: Sequence[Row], query: Query, order: str = "") -> list[Row]:
+    """The rows from the place that was asked for, in the query's order or the given: a field and ASC or DESC."""
     limit = _limit(query)
-    field, direction = query.sort.lower().rsplit("_", 1)
+    field, direction = (order or getattr(query, "sort", "NAME_ASC")).lower().rsplit("_", 1)
     ordered = sorted(rows, key=lambda row: (row[field] is not None, row[field]), reverse=direction == "desc")
     return ordered[query.offset : query.offset + limit]
 

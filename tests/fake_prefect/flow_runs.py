@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from pydantic import Field
@@ -60,7 +60,15 @@ class SetState(Body):
 
 
 class FlowRunQuery(RelatedQuery):
-    sort: str = "ID_DESC"
+    sort: Literal[
+        "ID_DESC",
+        "EXPECTED_START_TIME_ASC",
+        "EXPECTED_START_TIME_DESC",
+        "NAME_ASC",
+        "NAME_DESC",
+        "NEXT_SCHEDULED_START_TIME_ASC",
+        "END_TIME_DESC",
+    ] = "ID_DESC"
 
 
 def add(store: Store, deployment: Row, key: str | None, state: Row, **values: Any) -> tuple[Row, bool]:
@@ -161,7 +169,8 @@ def _enter(run: Row, state: Row) -> None:
     if state["type"] == "RUNNING":
         run["run_count"] += 1
         run["start_time"] = run["start_time"] or state["timestamp"]
-    at = state["state_details"]["scheduled_time"] if state["type"] == "SCHEDULED" else None
+    planned = state["state_details"]["scheduled_time"] if state["type"] == "SCHEDULED" else None
+    at = planned.astimezone(UTC) if planned else None
     run.update(
         state=state,
         state_id=state["id"],

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tests.fake_prefect.fields import Labels, Name
-from tests.fake_prefect.filters import Query, matches, page
+from tests.fake_prefect.filters import Order, Query, matches, page
 from tests.fake_prefect.related import FlowFilter
 from tests.fake_prefect.store import Row
 from tests.fake_prefect.wire import Answer, Body, Call, Route, refuse
@@ -17,6 +17,7 @@ class FlowCreate(Body):
 
 class FlowQuery(Query):
     flows: FlowFilter | None = None
+    sort: Order = "NAME_ASC"
 
 
 def create(call: Call) -> Answer:

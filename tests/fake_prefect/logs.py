@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from typing import Literal
 from uuid import UUID
 
 from tests.fake_prefect.filters import Combined, Filter, Ids, Query, Time, Times, matches, page
@@ -28,7 +29,7 @@ class LogFilter(Combined):
 
 class LogQuery(Query):
     logs: LogFilter | None = None
-    sort: str = "TIMESTAMP_ASC"
+    sort: Literal["TIMESTAMP_ASC", "TIMESTAMP_DESC"] = "TIMESTAMP_ASC"
 
 
 def create(call: Call) -> Answer:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from tests.fake_prefect.filters import AllTags, Combined, Ids, NamesLike, Query, matches, page
+from tests.fake_prefect.filters import AllTags, Combined, Ids, NamesLike, Order, Query, matches, page
 from tests.fake_prefect.store import Row
 from tests.fake_prefect.wire import Answer, Body, Call, Route, integrity_conflict, refuse
 
@@ -49,6 +49,7 @@ class VariableFilter(Combined):
 
 class VariableQuery(Query):
     variables: VariableFilter | None = None
+    sort: Order = "NAME_ASC"
 
 
 def create(call: Call) -> Answer:

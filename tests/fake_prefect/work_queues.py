@@ -36,7 +36,6 @@ class WorkQueueUpdate(Body):
 
 class WorkQueueQuery(Query):
     work_queues: WorkQueueFilter | None = None
-    sort: str = "PRIORITY_ASC"
 
 
 def add(store: Store, pool: Row, priority: int | None = None, **values: Any) -> Row:
@@ -75,7 +74,7 @@ def create(call: Call) -> Answer:
 def find(call: Call) -> Answer:
     query = call.body(WorkQueueQuery, optional=True)
     queues = call.store.work_queues.where(work_pool_id=pool_of(call)["id"])
-    found = page([row for row in queues if matches(query.work_queues, row)], query)
+    found = page([row for row in queues if matches(query.work_queues, row)], query, "PRIORITY_ASC")
     return Answer(200, [_shape(call.store, queue) for queue in found])
 
 

@@ -30,7 +30,6 @@ class WorkerFilter(Combined):
 
 class WorkerQuery(Query):
     workers: WorkerFilter | None = None
-    sort: str = "LAST_HEARTBEAT_TIME_DESC"
 
 
 def online(store: Store, pool: Row) -> bool:
@@ -53,7 +52,7 @@ def beat(call: Call) -> Answer:
 def find(call: Call) -> Answer:
     query = call.body(WorkerQuery, optional=True)
     workers = [_shape(call.store, worker) for worker in call.store.workers.where(work_pool_id=pool_of(call)["id"])]
-    return Answer(200, page([row for row in workers if matches(query.workers, row)], query))
+    return Answer(200, page([row for row in workers if matches(query.workers, row)], query, "LAST_HEARTBEAT_TIME_DESC"))
 
 
 def delete(call: Call) -> Answer:
