@@ -49,20 +49,20 @@ def _cached(source: Source, commit: str) -> Code:
     )
 
 
-_CACHED = """set -eu
+_CACHED = """
+set -eu
 cache="${{PREFECT_CHECKOUTS:-$HOME/.cache/prefect-checkouts}}"; there="$cache/"{folder}
-if [ ! -d "$there" ]; then
-  mkdir -p "$cache"; new=$(mktemp -d "$cache/.new-XXXXXX"); trap 'rm -rf "$new"' EXIT
-  if [ -n "${{GIT_TOKEN:-}}" ]; then
-    basic=$(printf 'x-access-token:%s' "$GIT_TOKEN" | base64 | tr -d '\\n')
-    export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.extraHeader GIT_CONFIG_VALUE_0="Authorization: Basic $basic"
-  fi
-  git clone --quiet --filter=blob:none --no-checkout {url} "$new/code" >&2
-  git -C "$new/code" checkout --quiet --detach {commit} >&2
-  mv -T "$new/code" "$there" 2>/dev/null || mv "$new/code" "$there" 2>/dev/null || [ -d "$there" ]
-fi
+if [ ! -d "$there" ]; then mkdir -p "$cache"; new=$(mktemp -d "$cache/.new-XXXXXX"); trap 'rm -rf "$new"' EXIT
+if [ -n "${{GIT_TOKEN:-}}" ]; then basic=$(printf "x-access-token:%s" "$GIT_TOKEN" | base64 | tr -d "\\n")
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.extraHeader GIT_CONFIG_VALUE_0="Authorization: Basic $basic"; fi
+git clone --quiet --filter=blob:none --no-checkout {url} "$new/code" >&2
+git -C "$new/code" checkout --quiet --detach {commit} >&2
+unset GIT_CONFIG_COUNT GIT_CONFIG_KEY_0 GIT_CONFIG_VALUE_0
+mv "$new/code" "$new/"{folder}; mv "$new/"{folder} "$cache/" 2>/dev/null || [ -d "$there/.git" ]; fi
 printf %s "$there"
-"""
+""".strip().replace("\n", "; ")
+"""One line: Prefect runs each line of a script as a command of its own. `mv` into the cache, not onto the folder: where
+another run was faster, it fails instead of nesting one checkout in the other."""
 
 
 def _image(source: Source, commit: str) -> Code:
