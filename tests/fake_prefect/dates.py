@@ -9,21 +9,12 @@ from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim
+from croniter import croniter
 from dateutil import rrule
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 FIRST_ANCHOR = datetime(2020, 1, 1)
-ALIASES = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
 
 
 def dates(schedule: dict[str, Any], start: datetime, end: datetime, most: int) -> Iterator[datetime]:
@@ -31,7 +22,7 @@ def dates(schedule: dict[str, Any], start: datetime, end: datetime, most: int) -
     zone = ZoneInfo(schedule["timezone"] or "UTC")
     local = start.astimezone(zone)
     if "cron" in schedule:
-        found = _cron(schedule["cron"], local)
+        found = _cron(schedule, local)
     elif "interval" in schedule:
         found = _interval(timedelta(seconds=schedule["interval"]), schedule["anchor_date"], local)
     else:
@@ -40,10 +31,6 @@ def dates(schedule: dict[str, Any], start: datetime, end: datetime, most: int) -
         if date > end:
             return
         yield date
-
-
-def cron(text: str, start: datetime) -> CronSim:
-    return CronSim(ALIASES.get(text, text), start)
 
 
 def anchored(text: str, zone: str, now: datetime) -> str:
@@ -59,11 +46,20 @@ def anchored(text: str, zone: str, now: datetime) -> str:
     return f"DTSTART:{start:%Y%m%dT%H%M%S}\n{text}"
 
 
-def _cron(text: str, start: datetime) -> Iterator[datetime]:
-    before = start - SECOND
+def _cron(schedule: dict[str, Any], start: datetime) -> Iterator[datetime]:
+    """By the clock on the wall. Of an hour that comes twice in autumn the first counts, and an hour that is skipped in
+    spring is the one before: so it is on Python 3.11 and 3.12, where Prefect uses pendulum."""
+    before = start.replace(tzinfo=None) - SECOND
     if before.microsecond:
         before += SECOND
-    yield from cron(text, before.replace(microsecond=0))
+    seen = None
+    for wall in croniter(schedule["cron"], before, day_or=schedule["day_or"], ret_type=datetime):
+        date = _exactly(wall.replace(tzinfo=start.tzinfo), timedelta(0))
+        if date.replace(tzinfo=None) != wall:
+            date = _exactly(wall.replace(tzinfo=start.tzinfo, fold=1), timedelta(0))
+        if date != seen:
+            yield date
+        seen = date
 
 
 def _interval(interval: timedelta, anchor: datetime, start: datetime) -> Iterator[datetime]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSimError
+from croniter import croniter
 from dateutil import rrule
 from pydantic import AfterValidator, Field
 
@@ -32,10 +32,10 @@ def _zone(name: str) -> str:
 
 
 def _cron(text: str) -> str:
-    try:
-        dates.cron(text, datetime(2020, 1, 1))
-    except CronSimError:
-        raise ValueError(f'Invalid cron string: "{text}"') from None
+    if not croniter.is_valid(text):
+        raise ValueError(f'Invalid cron string: "{text}"')
+    if {"r", "h"} & set(text.casefold().split()):
+        raise ValueError(f'Random and Hashed expressions are unsupported, received: "{text}"')
     return text
 
 
