@@ -80,8 +80,8 @@ def test_a_scratch_repository_has_tags_and_branches(tmp_path: Path) -> None:
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
-    wrong = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": "nonsense://"}
-    with pytest.raises(RuntimeError, match=r"(?s)ended at once with 1:.*nonsense"), real_prefect(tmp_path, wrong):
+    no_python = {"PYTHONHOME": "/nowhere"}
+    with pytest.raises(RuntimeError, match=r"(?s)ended at once with 1:.*/nowhere"), real_prefect(tmp_path, no_python):
         pass
 
 

@@ -73,10 +73,10 @@ class FlowRunQuery(RelatedQuery):
 
 def add(store: Store, deployment: Row, key: str | None, state: Row, **values: Any) -> tuple[Row, bool]:
     """A run of the deployment and whether it is new: the same key gives the same run."""
-    existing = store.flow_runs.find(flow_id=deployment["flow_id"], idempotency_key=key) if key else None
+    existing = store.flow_runs.find(idempotency_key=key, flow_id=deployment["flow_id"]) if key else None
     if existing:
         return existing, False
-    run = {**_empty(deployment), "idempotency_key": key, "name": f"run-{len(store.flow_runs.where()) + 1}", **values}
+    run = {**_empty(deployment), "idempotency_key": key, "name": f"run-{len(store.flow_runs) + 1}", **values}
     run = store.flow_runs.add(**run)
     _enter(run, state)
     return run, True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -45,10 +46,19 @@ class Table:
         return self._rows.get(id) if id else None
 
     def find(self, **equal: Any) -> Row | None:
-        return next(iter(self.where(**equal)), None)
+        return next(self._matching(equal), None)
 
     def where(self, **equal: Any) -> list[Row]:
-        return [row for row in self._rows.values() if all(row[name] == value for name, value in equal.items())]
+        return list(self._matching(equal))
+
+    def _matching(self, equal: Row) -> Iterator[Row]:
+        rows: Iterable[Row] = self._rows.values()
+        for name, value in equal.items():
+            rows = [row for row in rows if row[name] == value]
+        return iter(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def change(self, row: Row, **values: Any) -> None:
         row.update(values, updated=self._clock.tick())

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -82,10 +83,11 @@ class Call:
             raise _invalid([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}], None)
         raw = self._json() if self.content else {}
         try:
-            return TypeAdapter(kind).validate_python(raw, from_attributes=True)
+            read: T = _reader(cast(Any, kind)).validate_python(raw, from_attributes=True)
         except ValidationError as error:
             details = [{**item, "loc": ["body", *item["loc"]]} for item in error.errors(include_url=False)]
             raise _invalid(details, raw) from error
+        return read
 
     def _json(self) -> Any:
         try:
@@ -109,6 +111,12 @@ class Route:
         return found.groupdict() if found else None
 
 
+@cache
+def _reader(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+@cache
 def _pattern(path: str) -> re.Pattern[str]:
     def part(found: re.Match[str]) -> str:
         name = found[1]
