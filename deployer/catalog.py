@@ -10,12 +10,23 @@ from pydantic import Field
 
 from deployer.environment import Environment, Limit
 from deployer.errors import Problem
-from deployer.fields import Json, Name, PrefectName, Schedule, Strict, read, secret_literals
-from deployer.yamlfile import Document, guess, parse
+from deployer.fields import (
+    ENTRYPOINT,
+    WHOLE,
+    Json,
+    Name,
+    PrefectName,
+    Schedule,
+    Strict,
+    Tag,
+    read,
+    secret_literals,
+    twice,
+)
+from deployer.yamlfile import Document, Path, guess, parse
 
 FOLDER = "flows"
 FILE = "deployments.yaml"
-ENTRYPOINT = r"^[^:\s]+\.py:[A-Za-z_][A-Za-z0-9_.]*$"
 
 
 class Smoke(Strict):
@@ -37,19 +48,13 @@ class Declaration(Strict):
     schedules: list[Schedule] = Field(default_factory=list)
     parameters: dict[str, Json] = Field(default_factory=dict)
     job_variables: dict[str, Json] = Field(default_factory=dict)
-    tags: list[str] = Field(default_factory=list)
+    tags: list[Tag] = Field(default_factory=list)
     description: str | None = Field(None, description="Default: the flow's docstring.")
-    concurrency_limit: Annotated[int, Field(ge=1)] | Limit | None = None
+    concurrency_limit: Annotated[int, Field(ge=1), WHOLE] | Limit | None = None
     paused: bool = False
     enforce_parameter_schema: bool = True
     triggers: list[dict[str, Json]] = Field(default_factory=list, description="Prefect's deployment triggers.")
     smoke: Smoke | None = None
-
-
-class CatalogFile(Strict):
-    """The list of a deployments.yaml, as JSON Schema needs it named."""
-
-    deployments: list[Declaration]
 
 
 @dataclass(frozen=True)
@@ -63,25 +68,33 @@ class Declared:
     def problem(self, path: tuple[str | int, ...], message: str) -> Problem:
         return self.document.problem((self.index, *path), message)
 
+    def written(self, key: str) -> bool:
+        """Does the file say so, or does a stand-in fill a gap?"""
+        items = self.document.data
+        item = items[self.index] if isinstance(items, list) and self.index < len(items) else None
+        return isinstance(item, dict) and item.get(key) == getattr(self.declaration, key)
+
 
 def is_catalog_file(path: str) -> bool:
     return path.startswith(FOLDER + "/") and path.rsplit("/", 1)[-1] == FILE
 
 
 def load(files: Mapping[str, str], paths: frozenset[str]) -> tuple[list[Declared], list[Problem]]:
-    """All files (path -> text) -> declarations sorted by name, and every fault. `paths`: all files of the tree."""
+    """All files (path -> text) -> declarations sorted by name, and every fault. `paths`: all files of the tree.
+
+    With faults, declarations are what could be read besides, for other checks to go on with, and for nothing else.
+    """
     declared: list[Declared] = []
     problems: list[Problem] = []
     for file in sorted(files):
         document = parse(files[file], file)
         problems += document.problems
-        if document.problems or document.data is None:
-            continue
-        if not isinstance(document.data, list):
-            problems.append(document.problem((), "expected a list of deployments, each starting with '- name:'."))
-            continue
-        for index, item in enumerate(document.data):
-            problems += _item(item, index, document, paths, declared)
+        if isinstance(document.data, list):
+            for index, item in enumerate(document.data):
+                problems += _item(item, index, document, paths, declared)
+        elif document.data is not None or document.problems:
+            declared.append(Declared(UNKNOWN, document, 0))
+            problems += [] if document.problems else [document.problem((), NO_LIST)]
     problems += [p for path in sorted(paths) if (p := _misnamed(path))]
     return sorted(declared, key=lambda d: d.declaration.name), problems
 
@@ -95,59 +108,77 @@ def _misnamed(path: str) -> Problem | None:
     return Problem(path, None, "", f"is not read; rename it to {FILE}.") if wrong else None
 
 
+STAND_INS: Mapping[str, Any] = {"name": "unknown", "entrypoint": "unknown.py:unknown", "pool": "unknown"}
+UNKNOWN = Declaration.model_validate(STAND_INS)
+NO_LIST = "expected a list of deployments, each starting with '- name:'."
+
+
 def _item(item: Any, index: int, document: Document, paths: frozenset[str], declared: list[Declared]) -> list[Problem]:
-    declaration, problems = read(Declaration, item, document, (index,))
-    for part in ("parameters", "job_variables", "schedules", "triggers"):
-        problems += secret_literals(item.get(part) if isinstance(item, dict) else None, document, (index, part))
-    if declaration is None:
-        return problems
-    found = Declared(declaration, document, index)
-    twin = next((d for d in declared if d.declaration.name == declaration.name), None)
-    if twin:
+    told = {p.path for p in document.problems}
+    declaration, faults = read(Declaration, item, document, (index,), stand_ins=STAND_INS)
+    problems = [p for p in faults if p.path not in told]
+    found = Declared(declaration or UNKNOWN, document, index)
+    if isinstance(item, dict):
+        problems += _within(item, index, document)
+    if found.written("name") and (twin := _twin(found, declared)):
         place = f"{twin.document.file}:{twin.document.line((twin.index, 'name'))}"
-        problems.append(
-            found.problem(
-                ("name",), f"'{declaration.name}' is declared at {place} too; names are unique in the repository."
-            )
-        )
-    script = declaration.entrypoint.rsplit(":", 1)[0]
-    if script not in paths:
+        message = f"'{found.declaration.name}' is declared at {place} too; names are unique in the repository."
+        problems.append(found.problem(("name",), message))
+    script = found.declaration.entrypoint.rsplit(":", 1)[0]
+    if found.written("entrypoint") and script not in paths:
         problems.append(found.problem(("entrypoint",), f"there is no file '{script}'.{guess(script, paths)}"))
-    problems += _twice(found, [s.slug for s in declaration.schedules if s.slug])
     declared.append(found)
     return problems
 
 
-def _twice(found: Declared, slugs: list[str]) -> list[Problem]:
-    again = sorted({slug for slug in slugs if slugs.count(slug) > 1})
-    return [
-        found.problem(("schedules",), f"the slug '{slug}' is used twice; slugs are unique within a deployment.")
-        for slug in again
-    ]
+def _within(item: Mapping[str, Any], index: int, document: Document) -> list[Problem]:
+    """What the model cannot see: secrets, and names that are given twice."""
+    problems = []
+    for part in ("parameters", "job_variables", "schedules", "triggers"):
+        problems += secret_literals(item.get(part), document, (index, part))
+    problems += twice(item.get("schedules"), "slug", document, (index, "schedules"))
+    return problems + twice(item.get("triggers"), "name", document, (index, "triggers"))
+
+
+def _twin(found: Declared, declared: list[Declared]) -> Declared | None:
+    name = found.declaration.name
+    return next((d for d in declared if d.declaration.name == name and d.written("name")), None)
+
+
+def names_of(declared: list[Declared]) -> list[str] | None:
+    """All names; None while some cannot be read: then nobody can say that there is no such deployment."""
+    return [d.declaration.name for d in declared] if all(d.written("name") for d in declared) else None
 
 
 def check(declared: list[Declared], environment: Environment, document: Document) -> list[Problem]:
     """What only the pair shows: pools that the environment does not declare, overlays of nothing."""
-    names = [d.declaration.name for d in declared]
-    problems = [
-        document.problem(("deployments", "overrides", name), f"there is no deployment '{name}'.{guess(name, names)}")
-        for name in environment.deployments.overrides
-        if name not in names
+    names = names_of(declared)
+    overrides, exclude = environment.deployments.overrides, environment.deployments.exclude
+    named: list[tuple[Path, str]] = [
+        *((("deployments", "overrides", name), name) for name in overrides),
+        *((("deployments", "exclude", index), name) for index, name in enumerate(exclude)),
     ]
-    problems += [
-        document.problem(("deployments", "exclude", index), f"there is no deployment '{name}'.{guess(name, names)}")
-        for index, name in enumerate(environment.deployments.exclude)
-        if name not in names
+    problems = [
+        document.problem(at, f"there is no deployment '{name}'.{guess(name, names or ())}")
+        for at, name in named
+        if names is not None and name not in names
     ]
     for item in declared:
-        overlay = environment.deployments.overrides.get(item.declaration.name)
-        pool = (overlay and overlay.pool) or item.declaration.pool
-        if item.declaration.name not in environment.deployments.exclude and pool not in environment.work_pools:
-            known = ", ".join(environment.work_pools) or "none"
-            message = f"the pool '{pool}' is not declared in {document.file}.{guess(pool, environment.work_pools)} Declared there: {known}."
-            problems.append(
-                document.problem(("deployments", "overrides", item.declaration.name, "pool"), message)
-                if overlay and overlay.pool
-                else item.problem(("pool",), message)
-            )
+        if item.written("pool") and item.declaration.name not in exclude:
+            problems += _pool(item, environment, document)
     return problems
+
+
+def _pool(item: Declared, environment: Environment, document: Document) -> list[Problem]:
+    """Is its pool one of the environment's? Pools that are declared with faults count."""
+    name = item.declaration.name
+    overlay = environment.deployments.overrides.get(name)
+    pool = (overlay and overlay.pool) or item.declaration.pool
+    written = document.data.get("work_pools") if isinstance(document.data, dict) else None
+    known = list(written) if isinstance(written, dict) else list(environment.work_pools)
+    if pool in known:
+        return []
+    message = f"the pool '{pool}' is not declared in {document.file}.{guess(pool, known)} Declared there: {', '.join(known) or 'none'}."
+    if overlay and overlay.pool:
+        return [document.problem(("deployments", "overrides", name, "pool"), message)]
+    return [item.problem(("pool",), message)]

@@ -46,8 +46,11 @@ def recurrence(rule: str) -> dict[str, Any]:
     """A rule without its DTSTART, and the DTSTART apart: the server puts one in where none was given."""
     lines = [line.strip() for line in rule.replace("\\n", "\n").splitlines() if line.strip()]
     starts = [line for line in lines if line.upper().startswith("DTSTART")]
-    rest = [line if ":" in line.split("=")[0] else f"RRULE:{line}" for line in lines if line not in starts]
+    rest = [line if _PROPERTY.match(line) else f"RRULE:{line}" for line in lines if line not in starts]
     return {"rrule": "\n".join(rest), "dtstart": starts[0] if starts else None}
+
+
+_PROPERTY = re.compile(r"(RRULE|EXRULE|RDATE|EXDATE)[:;]", re.I)
 
 
 def instant(text: str | None) -> str | None:

@@ -14,6 +14,7 @@ from deployer.errors import Problem
 from deployer.fields import Schedule
 from deployer.model import Hidden, Key, Resource, Specification, digest
 from deployer.source import Code
+from deployer.yamlfile import Document, Path
 
 LOADERS_PLACEHOLDER = "00000000-0000-4000-8000-000000000000"
 RETIRED = "retired"
@@ -117,16 +118,14 @@ def _automation(given: dict[str, Any], names: Mapping[str, str]) -> dict[str, An
     def fill(value: Any) -> Any:
         if isinstance(value, dict):
             filled = {key: fill(inner) for key, inner in value.items()}
-            if "deployment" in filled and filled.get("type", "").endswith("-deployment"):
-                name = filled.pop("deployment")
+            if "deployment" in filled and _runs_deployment(filled):
+                name = str(filled.pop("deployment"))
                 filled |= {"deployment_id": comparable.placeholder(names.get(name, name)), "source": "selected"}
             return filled
         if isinstance(value, list):
             return [fill(inner) for inner in value]
         if isinstance(value, str):
-            return re.sub(
-                r"\{deployment:([a-z0-9-]+)\}", lambda m: comparable.placeholder(names.get(m[1], m[1])), value
-            )
+            return _IN_TEXT.sub(lambda m: comparable.placeholder(names.get(m[1], m[1])), value)
         return value
 
     return dict(fill(given))
@@ -134,12 +133,29 @@ def _automation(given: dict[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 def unknown_deployments(environment: Environment, names: set[str]) -> list[tuple[int, str]]:
     """Automations that speak of a deployment that is not deployed here."""
-    found = []
-    for index, automation in enumerate(environment.automations):
-        text = automation.model_dump_json()
-        named = re.findall(r'"deployment":\s*"([^"]+)"', text) + re.findall(r"\{deployment:([a-z0-9-]+)\}", text)
-        found += [(index, name) for name in named if name not in names]
-    return found
+    return [
+        (index, name)
+        for index, automation in enumerate(environment.automations)
+        for name in dict.fromkeys(_named(automation.model_dump()))
+        if name not in names
+    ]
+
+
+def _named(value: Any) -> list[str]:
+    """The deployments that a part of an automation speaks of, in both ways that _automation fills in."""
+    if isinstance(value, dict):
+        runs = [str(value["deployment"])] if "deployment" in value and _runs_deployment(value) else []
+        return runs + [name for inner in value.values() for name in _named(inner)]
+    if isinstance(value, list):
+        return [name for inner in value for name in _named(inner)]
+    return _IN_TEXT.findall(value) if isinstance(value, str) else []
+
+
+def _runs_deployment(action: Mapping[str, Any]) -> bool:
+    return str(action.get("type", "")).endswith("-deployment")
+
+
+_IN_TEXT = re.compile(r"\{deployment:([a-z0-9-]+)\}")
 
 
 def inputs_of(request: Request, environment: Environment, scope: Scope) -> str:
@@ -253,28 +269,53 @@ def leaks(resources: list[Resource], secrets: list[Resource]) -> list[str]:
     values = {s.name: s.fields["value"].reveal() for s in secrets if len(s.fields["value"].reveal()) >= 6}
     found = []
     for resource in resources:
-        text = str({k: resource.fields.get(k) for k in ("job_variables", "parameters", "value", "trigger", "actions")})
+        texts = [text for part in READABLE for text in _texts(resource.fields.get(part))]
         found += [
             f"{resource.kind} {resource.name} holds the value of the secret '{name}'"
             for name, value in values.items()
-            if value in text
+            if any(value in text for text in texts)
         ]
     return found
 
 
-def loader_problems(
-    request: Request, answer: Mapping[str, Any], declared: list[Declared], environment_file: str
-) -> list[Problem]:
-    """The loader's faults, each at its line in a deployments.yaml."""
+READABLE = (
+    *("job_variables", "parameters", "schedules", "triggers", "description", "tags"),
+    *("value", "trigger", "actions", "actions_on_trigger", "actions_on_resolve"),
+)
+
+
+def _texts(value: Any) -> list[str]:
+    """Every text and number in a value. Keys are words of Prefect's, or of the flow's."""
+    if isinstance(value, Mapping):
+        return [text for inner in value.values() for text in _texts(inner)]
+    if isinstance(value, list | tuple):
+        return [text for inner in value for text in _texts(inner)]
+    return [str(value)] if isinstance(value, str | int | float) else []
+
+
+def loader_problems(answer: Mapping[str, Any], declared: list[Declared], environment: Document) -> list[Problem]:
+    """The loader's faults, each at its line: in a deployments.yaml, or in the environment file that overlays it."""
     by_name = {d.declaration.name: d for d in declared}
     problems = []
     for name, found in answer["deployments"].items():
         for fault in found.get("faults", ()):
             where = tuple(p for p in re.split(r"[.\[\]]+", fault["at"]) if p) or ("entrypoint",)
-            path = tuple(int(p) if p.isdigit() else p for p in where)
-            problems.append(by_name[name].problem(path, fault["message"]))
+            path = tuple(int(p) if p.isdecimal() else p for p in where)
+            problems.append(_overlaid(by_name[name], path, fault["message"], environment))
+    written = environment.data.get("automations", []) if isinstance(environment.data, Mapping) else []
+    places = {item["name"]: index for index, item in enumerate(written)}
     for name, found in answer["automations"].items():
-        problems += [
-            Problem(environment_file, None, f"automations.{name}", f["message"]) for f in found.get("faults", ())
-        ]
+        at = ("automations", places.get(name, name))
+        problems += [environment.problem(at, f["message"]) for f in found.get("faults", ())]
     return problems
+
+
+def _overlaid(found: Declared, path: Path, message: str, environment: Document) -> Problem:
+    """A value of the environment's wins over the deployment's own, and that over the environment's defaults."""
+    override = ("deployments", "overrides", found.declaration.name)
+    default = ("deployments", "defaults")
+    if (*override, *path[:2]) in environment.lines:
+        return environment.problem((*override, *path), message)
+    if (found.index, *path[:2]) not in found.document.lines and (*default, *path[:2]) in environment.lines:
+        return environment.problem((*default, *path), message)
+    return found.problem(path, message)

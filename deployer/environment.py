@@ -6,15 +6,29 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from deployer.errors import Problem
-from deployer.fields import Json, Name, PrefectName, Schedule, Strict, read, secret_literals
+from deployer.fields import (
+    BLOCK_NAME,
+    SHARE,
+    VARIABLE_NAME,
+    WHOLE,
+    Json,
+    Name,
+    PrefectName,
+    Schedule,
+    Strict,
+    Tag,
+    read,
+    secret_literals,
+    twice,
+)
+from deployer.fields import REFERENCE as REFERENCE
 from deployer.model import canonical
 from deployer.yamlfile import Document, Path, parse
 
 FOLDER = "environments"
-REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class Api(Strict):
@@ -61,21 +75,21 @@ class Source(Strict):
 
 class WorkQueue(Strict):
     description: str | None = None
-    concurrency_limit: int | None = Field(None, ge=0)
-    priority: int | None = Field(None, ge=1)
+    concurrency_limit: Annotated[int, Field(ge=0), WHOLE] | None = None
+    priority: Annotated[int, Field(ge=1), WHOLE] | None = None
 
 
 class WorkPool(Strict):
     name: PrefectName
     type: str = Field(examples=["process", "docker", "kubernetes", "ecs"])
     description: str | None = None
-    concurrency_limit: int | None = Field(None, ge=0)
+    concurrency_limit: Annotated[int, Field(ge=0), WHOLE] | None = None
     base_job_template: str | None = Field(None, description="Path of a JSON file in the repository.")
     queues: dict[PrefectName, WorkQueue] = Field(default_factory=dict)
 
 
 class ConcurrencyLimit(Strict):
-    limit: int = Field(ge=0)
+    limit: Annotated[int, Field(ge=0), WHOLE]
     slot_decay_per_second: float = Field(0.0, ge=0)
     active: bool = True
 
@@ -96,9 +110,9 @@ class Automation(Strict):
 class Limit(Strict):
     """How many runs of one deployment at a time, and what becomes of the next."""
 
-    limit: int = Field(ge=1)
+    limit: Annotated[int, Field(ge=1), WHOLE]
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
-    grace_period_seconds: int | None = Field(None, ge=60, le=86400)
+    grace_period_seconds: Annotated[int, Field(ge=60, le=86400), WHOLE] | None = None
 
 
 class Overlay(Strict):
@@ -109,16 +123,16 @@ class Overlay(Strict):
     schedules: list[Schedule] | None = None
     parameters: dict[str, Json] = Field(default_factory=dict)
     job_variables: dict[str, Json] = Field(default_factory=dict)
-    tags: list[str] = Field(default_factory=list)
+    tags: list[Tag] = Field(default_factory=list)
     description: str | None = None
-    concurrency_limit: Annotated[int, Field(ge=1)] | Limit | None = None
+    concurrency_limit: Annotated[int, Field(ge=1), WHOLE] | Limit | None = None
     paused: bool | None = None
     enforce_parameter_schema: bool | None = None
     triggers: list[dict[str, Json]] | None = None
 
 
 class Defaults(Strict):
-    tags: list[str] = Field(default_factory=list)
+    tags: list[Tag] = Field(default_factory=list)
     schedules: Literal["active", "paused"] = "active"
     parameters: dict[str, Json] = Field(default_factory=dict)
     job_variables: dict[str, Json] = Field(default_factory=dict)
@@ -130,15 +144,23 @@ class Deployments(Strict):
     exclude: list[Name] = Field(default_factory=list)
 
 
+def _later(value: Any) -> Any:
+    if value:
+        raise ValueError("not available yet; leave it out")
+    return value
+
+
 class Policy(Strict):
     prune: Literal["pause", "delete", "keep"] = "pause"
-    max_removals: Annotated[str, Field(pattern=r"^(100|[0-9]{1,2})%$")] | Annotated[int, Field(ge=0)] = Field(
+    max_removals: Annotated[str, Field(pattern=SHARE)] | Annotated[int, Field(ge=0), WHOLE] = Field(
         "30%", description="Removed deployments in one deploy, from 10 owned ones on; more needs --allow-removals."
     )
-    requires: dict[str, Json] = Field(
-        default_factory=dict, max_length=0, description="Promotion gate; not available yet."
+    requires: Annotated[dict[str, Json], AfterValidator(_later)] = Field(
+        default_factory=dict, description="Promotion gate; not available yet.", json_schema_extra={"maxProperties": 0}
     )
-    smoke: list[Json] = Field(default_factory=list, max_length=0, description="Smoke runs; not available yet.")
+    smoke: Annotated[list[Json], AfterValidator(_later)] = Field(
+        default_factory=list, description="Smoke runs; not available yet.", json_schema_extra={"maxItems": 0}
+    )
 
 
 class Environment(Strict):
@@ -154,8 +176,8 @@ class Environment(Strict):
     source: Source
     work_pools: dict[Name, WorkPool]
     concurrency_limits: dict[PrefectName, ConcurrencyLimit] = Field(default_factory=dict)
-    variables: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$", max_length=255)], Json] = Field(default_factory=dict)
-    secrets: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], str] = Field(
+    variables: dict[Annotated[str, Field(pattern=VARIABLE_NAME, max_length=255)], Json] = Field(default_factory=dict)
+    secrets: dict[Annotated[str, Field(pattern=BLOCK_NAME)], str] = Field(
         default_factory=dict, description="Secret block -> ${VARIABLE}. Empty: not managed, never written."
     )
     automations: list[Automation] = Field(default_factory=list)
@@ -174,17 +196,34 @@ def project_of(url: str) -> str:
 
 
 def load(text: str, file: str, variables: Mapping[str, str] | None) -> tuple[Environment | None, list[Problem]]:
-    """One file -> Environment, or its faults. `variables` None: leave `${NAME}` as it stands and ask for none."""
+    """One file -> Environment, and its faults. `variables` None: leave `${NAME}` as it stands and ask for none.
+
+    With faults, the environment is what could be read besides, for other checks to go on with, and for nothing else.
+    """
     document = parse(text, file)
-    if document.problems or document.data is None:
+    if document.data is None:
         return None, list(document.problems) or [Problem(file, None, "", "the file is empty.")]
-    problems = _secret_faults(document)
+    problems = [*document.problems, *_fixed_faults(document), *_secret_faults(document)]
     data, missing, unresolved = _interpolate(document.data, document, variables)
-    environment, faults = read(Environment, data, document, unresolved=unresolved)
-    problems += missing + faults
-    if environment and not problems:
-        problems += _cross_faults(environment, document)
-    return (environment if not problems else None), problems
+    stand_ins = {**STAND_INS, "name": name_of(file)}
+    environment, faults = read(Environment, data, document, unresolved=unresolved, stand_ins=stand_ins)
+    problems += missing
+    told = {p.path for p in problems}
+    problems += [p for p in faults if p.path not in told]  # a fault of a secret must not be followed by its value
+    return environment, problems + (_cross_faults(data, environment, document) if environment else [])
+
+
+STAND_INS: Mapping[str, Any] = {
+    "mode": "development",
+    "api": {"url": ""},
+    "refs": {},
+    "source": {"strategy": "local", "directory": "."},
+    "work_pools": {},
+}
+
+
+def name_of(file: str) -> str:
+    return file.rsplit("/", 1)[-1].removesuffix(".yaml")
 
 
 def _interpolate(
@@ -198,34 +237,44 @@ def _interpolate(
             return {key: fill(inner, (*path, key)) for key, inner in value.items()}
         if isinstance(value, list):
             return [fill(inner, (*path, index)) for index, inner in enumerate(value)]
-        return REFERENCE.sub(lambda m: lookup(m, path), value) if isinstance(value, str) else value
+        if not isinstance(value, str) or "${" not in value:
+            return value
+        if "${" in REFERENCE.sub("", value):
+            problems.append(document.problem(path, "expected ${NAME} or ${NAME:-default}; '${' starts neither."))
+        return REFERENCE.sub(lambda m: lookup(m, path), value)
 
     def lookup(match: re.Match[str], path: Path) -> str:
         name, default = match.group(1), match.group(2)
         if variables is None:
             unresolved.append(path)
             return match.group(0)
-        if variables.get(name) or default is not None or (path[0] == "secrets" and name in variables):
-            return match.group(0) if path[0] == "secrets" else variables.get(name) or default or ""
-        problems.append(
-            document.problem(path, f"the variable {name} is not set. Set it, or write ${{{name}:-default}}.")
-        )
+        secret = path[:1] == ("secrets",)
+        if variables.get(name) or default is not None or (secret and name in variables):
+            return match.group(0) if secret else variables.get(name) or default or ""
+        why = "is empty" if name in variables else "is not set"
+        problems.append(document.problem(path, f"the variable {name} {why}. Set it, or write ${{{name}:-default}}."))
         unresolved.append(path)
         return match.group(0)
 
     return fill(data, ()), problems, unresolved
 
 
+def _fixed_faults(document: Document) -> list[Problem]:
+    """`target` and `validate --static` decide by these, and know no variable."""
+    data = document.data if isinstance(document.data, dict) else {}
+    return [
+        document.problem((key,), "must be written out; it decides what goes where, before any variable is read.")
+        for key in ("name", "mode", "refs")
+        if REFERENCE.search(canonical(data.get(key)))
+    ]
+
+
 def _secret_faults(document: Document) -> list[Problem]:
     data = document.data if isinstance(document.data, dict) else {}
-    secrets = data.get("secrets")
     problems: list[Problem] = []
-    for name, value in (secrets if isinstance(secrets, dict) else {}).items():
-        if (
-            not isinstance(value, str)
-            or not REFERENCE.fullmatch(value)
-            or (REFERENCE.fullmatch(value) or [0, 0, ""])[2]
-        ):
+    for name, value in _mapping(data.get("secrets")).items():
+        reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+        if not reference or reference[2]:
             problems.append(
                 document.problem(
                     ("secrets", name),
@@ -234,47 +283,57 @@ def _secret_faults(document: Document) -> list[Problem]:
             )
     for part in ("variables", "deployments", "work_pools", "automations"):
         problems += secret_literals(data.get(part), document, (part,))
-    api = data.get("api") if isinstance(data.get("api"), dict) else {}
+    api = _mapping(data.get("api"))
     for key in ("key", "auth_string"):
-        value = api.get(key) if isinstance(api, dict) else None
-        if isinstance(value, str) and value and "${" not in value:
+        if api.get(key) and not _only_refers(api[key]):
             problems.append(
                 document.problem(
                     ("api", key), "must be a reference such as ${PREFECT_API_KEY:-}; a credential is no part of a file."
                 )
             )
+    if re.search(r"://[^/]*@", str(api.get("url"))):
+        problems.append(document.problem(("api", "url"), "holds a credential; use api.key or api.auth_string."))
     return problems
 
 
-def _cross_faults(environment: Environment, document: Document) -> list[Problem]:
-    problems: list[Problem] = []
+def _only_refers(value: Any) -> bool:
+    """Does the value come from variables, none with a default that would be the secret itself?"""
+    found = list(REFERENCE.finditer(value)) if isinstance(value, str) else []
+    return bool(found) and not any(reference[2] for reference in found)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _cross_faults(data: Mapping[str, Any], environment: Environment, document: Document) -> list[Problem]:
+    """What only several parts of the file show together. `data`: the file with its variables filled in."""
+    problems = twice(data.get("automations"), "name", document, ("automations",))
+    for name, overlay in _mapping(_mapping(data.get("deployments")).get("overrides")).items():
+        for part, key in (("schedules", "slug"), ("triggers", "name")):
+            at = ("deployments", "overrides", name, part)
+            problems += twice(_mapping(overlay).get(part), key, document, at)
     names: dict[str, str] = {}
     for key, pool in environment.work_pools.items():
         if pool.name in names:
             problems.append(
                 document.problem(("work_pools", key, "name"), f"'{pool.name}' is the pool of '{names[pool.name]}' too.")
             )
-        names[pool.name] = key
-    url = environment.source.repository or ""
-    if re.match(r"https?://[^/]*@", url):
+        names.setdefault(pool.name, key)
+    if re.match(r"https?://[^/]*@", environment.source.repository or ""):
         problems.append(
             document.problem(
                 ("source", "repository"), "holds a credential; name a Secret block in source.credentials instead."
             )
         )
-    seen: set[str] = set()
-    for index, automation in enumerate(environment.automations):
-        if automation.name in seen:
-            problems.append(document.problem(("automations", index, "name"), f"'{automation.name}' is given twice."))
-        seen.add(automation.name)
     for name, value in environment.variables.items():
         if len(canonical(value)) > 5000:
             problems.append(document.problem(("variables", name), "a Prefect variable holds 5000 characters at most."))
-    stem = document.file.rsplit("/", 1)[-1].removesuffix(".yaml")
-    if environment.name != stem:
+    if environment.name != name_of(document.file):
         problems.append(
             document.problem(
-                ("name",), f"'{environment.name}' stands in the file of '{stem}'; name and file must agree."
+                ("name",),
+                f"'{environment.name}' stands in the file of '{name_of(document.file)}'; name and file must agree.",
             )
         )
     return problems

@@ -235,8 +235,7 @@ def _load(
 def specify(loader: Loader, scope: Scope, found: Contents, request: Request, commit: str) -> Specification:
     """Ask the loader; its faults are problems of the files."""
     answer = loader.load(request)
-    file = project.environment_file(found.environment.name)
-    if problems := desired.loader_problems(request, answer, found.declared, file):
+    if problems := desired.loader_problems(answer, found.declared, found.file):
         raise invalid(problems)
     inputs = desired.inputs_of(request, found.environment, scope)
     return desired.specification(found.environment, request, answer, found.templates, scope, commit, inputs)

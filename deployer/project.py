@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,26 @@ Variables = Mapping[str, str] | None
 
 @dataclass(frozen=True)
 class Tree:
-    """Files of one state of the repository: `paths` are all of them, `texts` those that we read."""
+    """Files of one state of the repository: `paths` are all of them, `texts` those that we always read, `open` reads another."""
 
     paths: frozenset[str]
     texts: Mapping[str, str]
+    open: Callable[[str], str | None] = lambda path: None
 
     @classmethod
     def at(cls, repository: Repository, commit: str) -> Tree:
         paths = repository.paths(commit)
-        return cls(paths, repository.read(commit, [p for p in sorted(paths) if _is_ours(p)]))
+        texts = repository.read(commit, [p for p in sorted(paths) if _is_ours(p)])
+        return cls(paths, texts, lambda path: repository.read(commit, [path]).get(path))
 
     @classmethod
     def working(cls, root: Path) -> Tree:
         """As it lies on the disk, whether or not Git knows it."""
-        found = [*root.glob("environments/*"), *root.glob("flows/**/*"), *root.glob("infra/work-pools/**/*")]
-        files = {p.relative_to(root).as_posix(): p for p in found if p.is_file() and "__pycache__" not in p.parts}
-        return cls(frozenset(files), {name: _text(p) for name, p in files.items() if _is_ours(name)})
+        known = Repository(root).git("ls-files", "-z", check=False).split("\0")
+        found = [*root.glob("environments/*"), *root.glob("flows/**/*"), *(root / name for name in known if name)]
+        paths = {p.relative_to(root).as_posix() for p in found if p.is_file() and "__pycache__" not in p.parts}
+        texts = {name: _text(root / name) for name in sorted(paths) if _is_ours(name)}
+        return cls(frozenset(paths), texts, lambda path: _text(root / path) if (root / path).is_file() else None)
 
     def environment_names(self) -> list[str]:
         start, end = f"{environment.FOLDER}/", ".yaml"
@@ -48,11 +52,14 @@ class Tree:
 
 def _is_ours(path: str) -> bool:
     in_environments = path.startswith(f"{environment.FOLDER}/") and path.endswith(".yaml")
-    return in_environments or catalog.is_catalog_file(path) or path.endswith(".json")
+    return in_environments or catalog.is_catalog_file(path)
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from None
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,12 @@ class Contents:
     environment: Environment
     declared: list[Declared]
     templates: Mapping[str, Any] = field(default_factory=dict)
+    document: Document | None = None
+
+    @property
+    def file(self) -> Document:
+        """The environment file, for problems that show only later."""
+        return self.document or Document(environment_file(self.environment.name), None)
 
 
 def environment_file(name: str) -> str:
@@ -71,7 +84,7 @@ def environment_file(name: str) -> str:
 def load_environment(tree: Tree, name: str, variables: Variables) -> Environment:
     """One environment, or every fault of its file."""
     found, problems = _environment(tree, name, variables)
-    if found is None:
+    if found is None or problems:
         raise invalid(problems)
     return found
 
@@ -108,7 +121,7 @@ def contents(tree: Tree, name: str, variables: Variables) -> tuple[Contents | No
     problems += _about_deployments(found, declared, document)
     templates, faults = _templates(found, tree, document)
     problems += faults
-    return (Contents(found, declared, templates) if not problems else None), problems
+    return (Contents(found, declared, templates, document) if not problems else None), problems
 
 
 def load_catalog(tree: Tree) -> tuple[list[Declared], list[Problem]]:
@@ -116,44 +129,42 @@ def load_catalog(tree: Tree) -> tuple[list[Declared], list[Problem]]:
 
 
 def _about_deployments(found: Environment, declared: list[Declared], document: Document) -> list[Problem]:
-    names = {d.declaration.name for d in declared} - set(found.deployments.exclude)
-    return [
-        document.problem(("automations", index), f"there is no deployment '{name}' here.{guess(name, names)}")
-        for index, name in desired.unknown_deployments(found, names)
-    ]
+    known = catalog.names_of(declared)
+    names = set(known or ()) - set(found.deployments.exclude)
+    return (
+        []
+        if known is None
+        else [
+            document.problem(("automations", index), f"there is no deployment '{name}' here.{guess(name, names)}")
+            for index, name in desired.unknown_deployments(found, names)
+        ]
+    )
 
 
 def _templates(found: Environment, tree: Tree, document: Document) -> tuple[dict[str, Any], list[Problem]]:
+    """Pool key -> its base job template, and what is wrong with the files of those."""
     templates: dict[str, Any] = {}
     problems: list[Problem] = []
     for key, pool in found.work_pools.items():
-        if pool.base_job_template is None:
+        file = pool.base_job_template
+        if file is None:
             continue
-        at = ("work_pools", key, "base_job_template")
-        text = tree.texts.get(pool.base_job_template)
+        text = tree.open(file) if file in tree.paths else None
         if text is None:
-            problems.append(
-                document.problem(
-                    at, f"there is no JSON file '{pool.base_job_template}'.{guess(pool.base_job_template, tree.texts)}"
-                )
-            )
+            hint = guess(file, [p for p in tree.paths if p.endswith(".json")])
+            at = ("work_pools", key, "base_job_template")
+            problems.append(document.problem(at, f"there is no file '{file}'.{hint}"))
             continue
-        try:
-            template = json.loads(text)
-        except ValueError as error:
-            problems.append(
-                Problem(pool.base_job_template, getattr(error, "lineno", None), "", f"not valid JSON: {error}")
-            )
-            continue
-        if not isinstance(template, dict) or not {"job_configuration", "variables"} <= set(template):
-            problems.append(
-                Problem(
-                    pool.base_job_template,
-                    None,
-                    "",
-                    "a base job template has the keys job_configuration and variables.",
-                )
-            )
-            continue
-        templates[key] = template
+        templates[key], faults = _template(text, file)
+        problems += faults
     return templates, problems
+
+
+def _template(text: str, file: str) -> tuple[Any, list[Problem]]:
+    try:
+        template = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return None, [Problem(file, getattr(error, "lineno", None), "", f"not valid JSON: {error}.")]
+    if not isinstance(template, dict) or not {"job_configuration", "variables"} <= set(template):
+        return None, [Problem(file, None, "", "a base job template has the keys job_configuration and variables.")]
+    return template, []

@@ -124,9 +124,7 @@ def _load_all(call: Call, found: Mapping[str, project.Contents]) -> list[Problem
                 environment, contents.declared, source.code(environment.source, commit), commit, scope
             )
             with loading.open_loader(folder) as loader:
-                problems += desired.loader_problems(
-                    request, loader.load(request), contents.declared, project.environment_file(name)
-                )
+                problems += desired.loader_problems(loader.load(request), contents.declared, contents.file)
     return problems
 
 
