@@ -123,7 +123,7 @@ def _compare(resource: Resource, live: Live | None, bases: list[Fields], options
             target[name] = value
         rows += found
     if resource.kind == "deployment":
-        rows += _returning(live, target, rows)
+        rows += _returning(resource, live, target, rows)
     writes = any(not row.held for row in rows)
     action = "update" if writes else "held" if rows else "unchanged"
     return Change(resource.kind, resource.name, action, tuple(sorted(rows, key=lambda r: r.path)), target, live)
@@ -142,9 +142,10 @@ def _trivial(value: Any) -> bool:
     return value is None or value == {} or value == [] or value is False
 
 
-def _returning(live: Live, target: dict[str, Any], rows: list[FieldChange]) -> list[FieldChange]:
+def _returning(resource: Resource, live: Live, target: dict[str, Any], rows: list[FieldChange]) -> list[FieldChange]:
     """A retired deployment that is wanted again: un-paused only if it was our retirement that paused it."""
-    if RETIRED not in live.fields["tags"] or RETIRED_WHILE_PAUSED in live.fields["tags"] or not live.fields["paused"]:
+    tags, paused = live.fields["tags"], live.fields["paused"]
+    if RETIRED not in tags or RETIRED_WHILE_PAUSED in tags or not paused or resource.fields["paused"]:
         return []
     rows[:] = [row for row in rows if row.path != "paused"]
     target["paused"] = False
@@ -530,7 +531,7 @@ def _too_many(
             )
         ]
     most = policy.max_removals
-    share = int(str(most).rstrip("%")) / 100 * len(owned) if isinstance(most, str) else most
+    share = int(most.rstrip("%")) * len(owned) // 100 if isinstance(most, str) else most
     if len(owned) < FEW or len(lost) <= share:
         return []
     return [
