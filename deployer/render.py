@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -145,10 +146,13 @@ def _brief(value: Any, most: int = 90) -> str:
         return rule
     text = (
         value[:12]
-        if isinstance(value, str) and len(value) == 40 and value.isalnum()
+        if isinstance(value, str) and _COMMIT.fullmatch(value)
         else json.dumps(value, ensure_ascii=False, sort_keys=True)
     )
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def _rule(schedule: Mapping[str, Any]) -> str:
