@@ -27,6 +27,8 @@ def write(path: Path, plan: Plan, options: Options, preview: str | None) -> None
     """Whole or not at all: a plan is never half written."""
     data: dict[str, Any] = {**render.plan_data(plan), "options": asdict(options), "preview": preview}
     data["seal"] = digest(data)
+    if not path.name or path.is_dir():
+        raise InvalidInput(f"The plan cannot be written to {path}: that is a folder. Give a file.")
     new = path.with_name(path.name + ".new")
     try:
         new.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -42,7 +44,7 @@ def read(path: Path) -> SavedPlan:
         raise InvalidInput(
             f"The plan {path} cannot be read: {error.strerror}. Make one with: plan --env E --out {path}"
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidInput(f"{path} is no plan: not JSON. Make one with: plan --env E --out {path}") from None
     if not isinstance(data, dict) or data.get("format") != render.FORMAT or "seal" not in data:
         raise InvalidInput(f"{path} is no plan that this version wrote. Make one with: plan --env E --out {path}")
@@ -50,9 +52,13 @@ def read(path: Path) -> SavedPlan:
     content = {key: data.get(key) for key in ("environment", "commit", "changes")}
     if seal != digest(data) or data.get("digest") != digest(content):
         raise Refused(f"{path} was altered after it was written. Plan again, and review again.")
-    return SavedPlan(
-        data["environment"], data["commit"], data["ref"], data["digest"], Options(**data["options"]), data["preview"]
-    )
+    try:
+        options = Options(**data["options"])
+        return SavedPlan(data["environment"], data["commit"], data["ref"], data["digest"], options, data["preview"])
+    except (KeyError, TypeError):
+        raise InvalidInput(
+            f"{path} is no plan that this version wrote. Make one with: plan --env E --out {path}"
+        ) from None
 
 
 def check(saved: SavedPlan, plan: Plan) -> None:
