@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 DAILY = "1d"
 BAR = ["time", "open", "high", "low", "close", "volume"]
 BATCH = 10_000
+CREATING_TABLES = 20130301  # any number, as long as nothing else in the database locks it
 SECONDS_TO_WAIT_FOR_A_LOCK = 30
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -144,8 +145,10 @@ def _enforce_foreign_keys(connection: Any, _: Any) -> None:
 
 
 def _create_tables(engine: Engine) -> None:
-    """IF NOT EXISTS instead of looking first: two runs may start at the same moment."""
+    """IF NOT EXISTS instead of looking first: two runs may start at once. PostgreSQL needs a lock for it to hold."""
     with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(CREATING_TABLES)))
         for table in metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
 
@@ -178,7 +181,7 @@ def _add_symbols(connection: Connection, names: Iterable[str]) -> None:
 
 
 def _upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> int:
-    statement = upsert_statement(table, connection.dialect.name)
+    statement = upsert_statement(table, connection.dialect.name).execution_options(preserve_rowcount=True)
     batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
     return sum(connection.execute(statement, batch).rowcount for batch in batches)
 
