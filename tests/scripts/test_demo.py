@@ -86,4 +86,4 @@ def test_the_demo_stores_real_prices_and_indicators(demo: Demo) -> None:
     with sqlite3.connect(demo.clone / ".local" / "demo" / "dev" / "warehouse.db") as warehouse:
         tables = [row[0] for row in warehouse.execute("select name from sqlite_master where type = 'table'")]
         counts = {name: warehouse.execute(f'select count(*) from "{name}"').fetchone()[0] for name in tables}
-    assert counts["bars"] > 500 and counts["indicators"] > 500, json.dumps(counts)
+    assert counts["bars"] > 500 and counts["indicators"] == counts["symbols"] == 3, json.dumps(counts)
