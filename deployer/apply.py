@@ -80,7 +80,7 @@ def _open_release(prepared: Prepared, author: Author) -> tuple[Release, str]:
     book, planned = prepared.site.ledger, prepared.plan
     spec = replace(
         prepared.specification,
-        retired=plan.retired_after(prepared.history, planned),
+        retired=plan.retired_after(prepared.history, planned, prepared.wanted),
         created=plan.created_after(prepared.history, planned),
     )
     newest = book.newest()
