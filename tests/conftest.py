@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from deployer import loading
 from tests.fake_prefect import FakePrefect
 from tests.server import Server, real_prefect
 
@@ -35,6 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(patch.undo)
     live_in(home, patch)
     stay_on_loopback(patch)
+    measured = tuple(name for name in os.environ if name.startswith("COVERAGE_"))
+    patch.setattr(
+        loading, "KEPT", (*loading.KEPT, *measured)
+    )  # the loader's environment is bare, or it is not measured
 
 
 def live_in(home: Path, patch: pytest.MonkeyPatch) -> None:
