@@ -44,7 +44,9 @@ USUAL_ORDER = ("dev", "qa", "prod")  # so that their ports stay the same, whatev
 API = "api"
 WORKER_NAME = "local"
 SECONDS_TO_START = 180  # for a slow machine that compiles Prefect on the way; usually it takes 4 to 12
-SECONDS_TO_STOP = 10
+# Runs first, so that they still tell the API that they crash; then workers, what those left behind, and the API, which
+# hears nothing while it makes its database. Seconds until they are killed.
+ENDING = (("run", 10.0), ("worker", 10.0), ("run", 2.0), (API, 5.0))
 PAUSE = 0.1
 
 # What a child may know of the shell that called `up`. No PREFECT_* (a real API's address and key!), no PYTHON* (slower
@@ -241,7 +243,7 @@ def processes(state: Path) -> list[Process]:
     mark = re.compile(rf"(?:local-prefect|LOCAL_PREFECT)={tag}:([\w-]+):([\w.~%-]+)")
     return [
         Process(pid, since, found[1], found[2], direct=f"local-prefect={tag}:" in text)
-        for pid, since, text in (_proc() if Path("/proc/self/environ").exists() else _ps("-AE"))
+        for pid, since, text in _listing()
         if (found := mark.search(text)) and pid != os.getpid()
     ]
 
@@ -250,21 +252,35 @@ def _tag(state: Path) -> str:
     return hashlib.sha256(os.fsencode(state.resolve())).hexdigest()[:16]
 
 
+def _listing() -> Iterator[tuple[int, str, str]]:
+    """Of each process: its number, its start, its command line and environment, as far as we may read them.
+
+    One that is ending has lost the latter already, while it still holds its ports.
+    """
+    return _proc() if Path("/proc/self/environ").exists() else _ps("-AE")
+
+
 def _proc() -> Iterator[tuple[int, str, str]]:
-    """Of each process that we may look at: its number, its start, its command line and environment."""
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile, or is another user's
-            since = (folder / "stat").read_text().rpartition(")")[2].split()[19]  # field 22: ticks since the boot
-            text = (folder / "cmdline").read_bytes() + b"\0" + (folder / "environ").read_bytes()
-            yield int(folder.name), since, text.decode(errors="replace")
+        with suppress(OSError):  # it is gone meanwhile
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            state, threads, since = fields[0], fields[17], fields[19]  # since: ticks after the boot
+            if state not in "ZX" or int(threads) > 1:
+                yield int(folder.name), since, _contents(folder / "cmdline") + "\0" + _contents(folder / "environ")
+
+
+def _contents(file: Path) -> str:
+    with suppress(OSError):
+        return file.read_bytes().decode(errors="replace")
+    return ""
 
 
 def _ps(all_with_environment: str) -> Iterator[tuple[int, str, str]]:
     """The same where there is no /proc: macOS."""
-    command = ["ps", all_with_environment, "-ww", "-o", "pid=,lstart=,command="]
+    command = ["ps", all_with_environment, "-ww", "-o", "pid=,lstart=,stat=,command="]
     answer = subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": "C"}, check=True)
     for line in answer.stdout.decode(errors="replace").splitlines():
-        if row := re.match(r"\s*(\d+)\s+(\w+ \w+ +\d+ [\d:]+ \d+)\s+(.*)", line):
+        if row := re.match(r"\s*(\d+)\s+(\w+ \w+ +\d+ [\d:]+ \d+)\s+[^Z\s]\S*\s+(.*)", line):
             yield int(row[1]), row[2], row[3]
 
 
@@ -273,17 +289,17 @@ def _running(state: Path) -> set[tuple[str, str]]:
 
 
 def _end(state: Path, chosen: Callable[[Process], bool], say: Say = silent) -> None:
-    """Runs first, so that they still tell the API that they crash; then workers, what those left behind, and the API."""
-    for kind in ("run", "worker", "run", API):
+    """Ask them to end, one kind after the other, and kill those that do not."""
+    for kind, seconds in ENDING:
         group = [one for one in processes(state) if chosen(one) and one.kind == kind]
-        left = _send(state, signal.SIGTERM, group)
+        left = _send(signal.SIGTERM, group, seconds)
         for one in left:
             say(f"{one.environment}: {one.role} (pid {one.pid}) does not end by itself: killing it")
-        if stubborn := _send(state, signal.SIGKILL, left):
+        if stubborn := _send(signal.SIGKILL, left, seconds):
             raise LocalError(f"These cannot be ended: {', '.join(f'pid {one.pid}' for one in stubborn)}.")
 
 
-def _send(state: Path, number: signal.Signals, group: Sequence[Process]) -> list[Process]:
+def _send(number: signal.Signals, group: Sequence[Process], seconds: float) -> list[Process]:
     """Signal them and wait for their ends. Who is left?"""
     for one in group:
         try:
@@ -294,12 +310,12 @@ def _send(state: Path, number: signal.Signals, group: Sequence[Process]) -> list
             raise LocalError(
                 f"pid {one.pid} ({one.environment}, {one.role}) is another user's: they can end it."
             ) from None
-    deadline = time.monotonic() + SECONDS_TO_STOP
+    deadline = time.monotonic() + seconds
     left = list(group)
     while left and time.monotonic() < deadline:
         time.sleep(PAUSE / 2)  # most are not our children: there is no event to wait for
-        present = set(processes(state))
-        left = [one for one in left if one in present]
+        present = {(pid, since) for pid, since, _ in _listing()}
+        left = [one for one in left if (one.pid, one.since) in present]
     for one in group:
         _has_ended(one.pid)
     return left
@@ -333,7 +349,7 @@ def _child_environment(home: Path, mark: str) -> dict[str, str]:
 # -- The API of an environment
 
 
-def _ask(port: int, path: str, body: Mapping[str, object] | None = None, seconds: float = 5) -> Any:
+def _ask(port: int, path: str, body: Mapping[str, object] | None = None, seconds: float = 3) -> Any:
     """What the API answers; None if it has no good answer, or none at all."""
     method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
     with (
@@ -346,7 +362,7 @@ def _ask(port: int, path: str, body: Mapping[str, object] | None = None, seconds
     return None
 
 
-def _answers(port: int, seconds: float = 5) -> bool:
+def _answers(port: int, seconds: float = 3) -> bool:
     return _ask(port, "/health", seconds=seconds) is True
 
 

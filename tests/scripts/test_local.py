@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -34,10 +34,16 @@ work_pools:
   cluster: {name: dev-cluster, type: kubernetes}
 """
 QA = "{name: qa, work_pools: {ingestion: {name: qa-ingestion, type: process}}}"
-SLEEP = "import time; time.sleep(60)"
-STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
-)
+SLEEP = "import time; print('awake', flush=True); time.sleep(60)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
+LARGE = """
+import socket, time
+listener = socket.create_server(("127.0.0.1", 0))
+memory = bytearray(200_000_000)
+memory[::4096] = b"x" * len(memory[::4096])  # to give it back takes a moment, and the port is given back after it
+print(listener.getsockname()[1], flush=True)
+time.sleep(60)
+"""
 
 
 def repository(folder: Path, *files: str) -> Path:
@@ -105,23 +111,28 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
     """A process that is nobody's business."""
-    with subprocess.Popen([sys.executable, "-c", SLEEP]) as process:
+    with subprocess.Popen([sys.executable, "-c", SLEEP], stdout=subprocess.DEVNULL) as process:
         yield process
         process.kill()
 
 
-def marked(state: Path, role: str = "worker-x", code: str = SLEEP, direct: bool = True) -> subprocess.Popen[str]:
-    """A process that looks as if `up` had started it, or as if it descended from one of those."""
+class Marked(NamedTuple):
+    """A process that looks as if `up` had started it, or as if it descended from one of those; and its first line."""
+
+    pid: int
+    said: str
+
+
+def marked(state: Path, role: str = "worker-x", code: str = SLEEP, direct: bool = True) -> Marked:
     mark = f"{local._tag(state)}:dev:{role}"
     option = ["-X", f"local-prefect={mark}"] if direct else []
-    command = [sys.executable, *option, "-u", "-c", code]
+    command = [sys.executable, *option, "-c", code]
     process = subprocess.Popen(command, env={**os.environ, "LOCAL_PREFECT": mark}, stdout=subprocess.PIPE, text=True)
     assert process.stdout
-    if code is STUBBORN:
-        assert process.stdout.readline() == "deaf\n"
-    process.stdout.close()
-    process.returncode = 0  # `down` takes note of its end
-    return process
+    with process.stdout:
+        said = process.stdout.readline()
+    process.returncode = 0  # whoever ends it takes note of its end
+    return Marked(process.pid, said)
 
 
 # -- What it reads
@@ -255,10 +266,18 @@ def test_down_of_a_name_that_nobody_knows_is_a_typo(lab: Lab) -> None:
 
 def test_a_process_that_will_not_end_is_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     process, said = marked(lab.state, code=STUBBORN), list[str]()
-    monkeypatch.setattr(local, "SECONDS_TO_STOP", 0.3)
+    monkeypatch.setattr(local, "ENDING", [("worker", 0.3)])
     local.down(lab.repo, lab.state, say=said.append)
     assert ends(process.pid)
     assert said == [f"dev: worker-x (pid {process.pid}) does not end by itself: killing it"]
+
+
+def test_a_port_is_free_again_as_soon_as_down_is_done(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "PAUSE", 0.0001)
+    for _ in range(5):
+        process = marked(lab.state, role="api", code=LARGE)
+        local.down(lab.repo, lab.state)
+        local._listener(int(process.said)).close()
 
 
 def test_runs_end_before_their_worker_and_the_api_last(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,7 +380,7 @@ def test_after_a_killed_up_status_says_what_is_wrong_and_down_ends_everything(la
     found = lab.call("status")
     assert found.returncode == 1
     assert "the worker of dev-ingestion does not run" in found.stderr
-    assert lab.call("down").stderr == "ended: dev\n"
+    assert lab.call("down").stderr.endswith("ended: dev\n")
     assert not local.processes(lab.state)
     assert local.status(lab.state) == []
 
