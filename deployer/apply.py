@@ -46,7 +46,7 @@ class Result:
 def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcome: None) -> Result:
     """Carry the plan out. Refused plans must not come here; an empty one writes nothing."""
     began = time.monotonic()
-    if not prepared.plan.writes:
+    if not prepared.plan.writes and not unsettled(prepared):
         return Result((), None, time.monotonic() - began)
     release, artifact = _open_release(prepared, author)
     outcomes: list[Outcome] = []
@@ -56,8 +56,10 @@ def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcom
             outcomes.append(outcome)
             progress(outcome)
         error = _judge(prepared, outcomes)
-    except DeployError as failure:
-        error = failure
+    except DeployError as failure:  # not of one change, but of a look between two
+        error = WriteFailed(
+            f"Stopped after {len(outcomes)} of {len(prepared.plan.writes)} changes: {failure} What was written stays; mend the cause and apply again."
+        )
     except KeyboardInterrupt:
         error = Interrupted(
             f"Interrupted after {len(outcomes)} of {len(prepared.plan.writes)} changes; what was written stays. Run the same apply again to finish."
@@ -74,6 +76,13 @@ def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcom
         )
     return Result(tuple(outcomes), release, seconds, error)
 
+def unsettled(prepared: Prepared) -> Release | None:
+    """The newest release, if it did not succeed. What it left undone may have been done since, by hand or by its own last
+    write: then there is nothing to write, but still to record what is live."""
+    newest = None if prepared.overtaken else prepared.site.ledger.newest()
+    return newest if newest and not newest.succeeded else None
+
+
 
 def _open_release(prepared: Prepared, author: Author) -> tuple[Release, str]:
     """Written as started before the first change: a deploy that dies leaves a trace, and what it may have set is known."""
@@ -85,7 +94,7 @@ def _open_release(prepared: Prepared, author: Author) -> tuple[Release, str]:
     )
     newest = book.newest()
     release = Release(
-        number=newest.number + 1 if newest else 1,
+        number=book.next_number(),
         project=prepared.site.scope.project,
         environment=planned.environment,
         commit=planned.commit,
@@ -260,7 +269,12 @@ def _judge(prepared: Prepared, outcomes: list[Outcome]) -> DeployError | None:
         return WriteFailed(
             f"{len(failed) - skipped} of {len(prepared.plan.writes)} changes failed: {names}.{more} What was written stays; mend the cause and apply again."
         )
-    return prove(prepared.again())
+    try:
+        return prove(prepared.again())
+    except DeployError as failure:
+        return VerificationFailed(
+            f"All changes were written, but not proven: {failure} Plan again to see what is left."
+        )
 
 
 def prove(left: Plan) -> DeployError | None:

@@ -92,7 +92,9 @@ def automation(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, key: str = "") -> Any:
-    """Without ids and nulls; sets sorted; a lone resource label as a list of one."""
+    """Without ids and nulls; sets sorted; a lone resource label as a list of one. What a run is given stays as it is."""
+    if key in ("parameters", "job_variables"):
+        return value
     if isinstance(value, Mapping):
         if key in ("match", "match_related") and value:
             return {k: sorted(v) if isinstance(v, list) else [v] for k, v in value.items()}

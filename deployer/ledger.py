@@ -52,6 +52,12 @@ class Ledger:
         """The last one that succeeded."""
         return next((r for r in self.releases() if r.succeeded), None)
 
+    def next_number(self) -> int:
+        """Looked up afresh: another deploy may have recorded a release since this one was planned."""
+        answer = artifacts.latest(self.client, self.key)
+        known = (self.newest(), parse(answer["data"]) if answer else None)
+        return max((r.number for r in known if r), default=0) + 1
+
     def numbered(self, number: int) -> Release | None:
         return next((r for r in self.releases() if r.number == number), None)
 
@@ -60,20 +66,25 @@ class Ledger:
         return next((r for r in self.releases() if r.succeeded and r.commit == commit), None)
 
     def before_live(self) -> Release | None:
-        """The newest successful release before the live one. After a rollback, before the one that it put back: a second
-        rollback goes further back, not forward to what was just taken out."""
-        live = self.live()
-        if live is None:
+        """Where a rollback goes. From a release that did not succeed: to the last one that did, or where it was going
+        back to itself. Else to the newest successful one before; after a rollback, before the one that it put back: a
+        second rollback goes further back, not forward to what was just taken out."""
+        newest, live = self.newest(), self.live()
+        if newest is None or live is None:
             return None
-        origin = live.restores or live.number
+        if not newest.succeeded:
+            return self.numbered(newest.restores) if newest.restores else live
+        origin = self._origin(live).number
         return next(
-            (
-                r
-                for r in self.releases()
-                if r.succeeded and r.number < origin and r.specification != live.specification and not r.restores
-            ),
+            (r for r in self.releases() if r.succeeded and r.number < origin and r.specification != live.specification),
             None,
         )
+
+    def _origin(self, release: Release) -> Release:
+        """The release that first brought what this one put back."""
+        while release.restores and (restored := self.numbered(release.restores)):
+            release = restored
+        return release
 
     def history(self) -> History:
         """The base of the next plan: the last success, and what failed releases since may have set."""
@@ -119,7 +130,7 @@ class Ledger:
             "markdown",
             markdown(release),
             text,
-            lambda a: (parse(a["data"]) or release).number == release.number and parse(a["data"]) is not None,
+            lambda a: parse(a["data"]) == release,
         )
 
     def finish(self, artifact: str, release: Release) -> None:

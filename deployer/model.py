@@ -180,7 +180,7 @@ class Release:
 class Specification:
     """All that a release sets, whole, without secret values: enough to put it back without its code.
 
-    `inputs` identifies the files and variables it was built from; `retired` keeps the fields of deployments that were
+    `inputs` identifies the files and variables it was built from; `retired` keeps the fields of what was
     removed and may return; `created` lists the resources without tags that we made, and so may delete.
     """
 

@@ -60,11 +60,9 @@ class History:
     specifications: tuple[Specification, ...] = ()
 
     def of(self, key: Key) -> list[Fields]:
+        """What we set last: as a release has it, or as its removal left it."""
         found = [fields for spec in self.specifications if (fields := spec.by_key().get(key)) is not None]
-        retired = [
-            spec.retired[key[1]] for spec in self.specifications if key[0] == "deployment" and key[1] in spec.retired
-        ]
-        return found or retired
+        return found + [spec.retired[name] for spec in self.specifications if (name := _laid(key)) in spec.retired]
 
     @property
     def created(self) -> set[Key]:
@@ -243,9 +241,7 @@ def _schedules(name: str, wanted: Any, live: Any, bases: list[Any], options: Opt
             rows += found
         other_rule = [part for part in ("cron", "interval", "rrule") if part in have and part not in want]
         rows += [FieldChange(f"{path}.{part}", have[part], None) for part in other_rule]
-        target.append(
-            {k: v for k, v in result.items() if k in want or k in ("anchor_date", "dtstart")} if other_rule else result
-        )
+        target.append({k: v for k, v in result.items() if k in want} if other_rule else result)
     rows += [FieldChange(f"{name}.{comparable.schedule_key(have)}", _brief(have), None) for have in gone]
     return target, rows
 
@@ -413,7 +409,7 @@ RULES: dict[str, dict[str, Rule]] = {
 def _removals(
     wanted: list[Resource], unmanaged: set[Key], world: World, history: History, scope: Scope, policy: Policy
 ) -> tuple[list[Change], list[str]]:
-    keep = {r.key for r in wanted} | unmanaged
+    keep = {r.key for r in wanted} | {_queue(r) for r in wanted if r.kind == "deployment"} | unmanaged
     changes: list[Change] = []
     notices: list[str] = []
     for live in world.live.values():
@@ -421,13 +417,19 @@ def _removals(
             continue
         if live.kind == "deployment":
             if scope.owns(live.fields["tags"]):
-                changes += _retire(live, policy, notices)
+                changes += _retire(live, policy, history, notices)
         elif live.key in history.known:
             changes += _drop(live, policy, history, notices)
     return changes, notices
 
 
-def _retire(live: Live, policy: Policy, notices: list[str]) -> list[Change]:
+def _queue(deployment: Resource) -> Key:
+    """The queue that it uses, declared or not: Prefect makes one for whoever names it, and none goes away under it."""
+    return "work_queue", f"{deployment.fields['work_pool']}/{deployment.fields.get('work_queue', 'default')}"
+
+
+def _retire(live: Live, policy: Policy, history: History, notices: list[str]) -> list[Change]:
+    """Paused, tagged, and its triggers off: pausing stops schedules only."""
     if policy.prune == "delete":
         return [Change("deployment", live.name, "delete", (), {}, live)]
     if RETIRED in live.fields["tags"]:
@@ -439,7 +441,11 @@ def _retire(live: Live, policy: Policy, notices: list[str]) -> list[Change]:
     tags = sorted({*live.fields["tags"], RETIRED, *([RETIRED_WHILE_PAUSED] if was_paused else [])})
     rows = [FieldChange("tags", sorted(live.fields["tags"]), tags)]
     rows += [] if was_paused else [FieldChange("paused", False, True)]
-    target = {**live.fields, "tags": tags, "paused": True}
+    ours = {name for base in history.of(live.key) for name in _mapping(base.get("triggers"))}
+    off = {n: t for n, t in live.fields["triggers"].items() if n in ours and t["enabled"]}
+    rows += [FieldChange(f"triggers.{name}.enabled", True, False) for name in off]
+    triggers = {**live.fields["triggers"], **{name: {**t, "enabled": False} for name, t in off.items()}}
+    target = {**live.fields, "tags": tags, "paused": True, "triggers": triggers}
     return [Change("deployment", live.name, "pause", tuple(sorted(rows, key=lambda r: r.path)), target, live)]
 
 
@@ -546,17 +552,31 @@ def _count(things: list[Any], word: str) -> str:
     return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
-def retired_after(history: History, plan: Plan) -> dict[str, Fields]:
-    """The fields of removed deployments, kept for their return: those of before, and those that go now."""
-    kept = {name: fields for spec in history.specifications for name, fields in spec.retired.items()}
-    back = {c.name for c in plan.changes if c.kind == "deployment" and c.action in ("create", "update")}
-    for change in plan.changes:
-        if change.kind == "deployment" and change.action == "pause":
-            past = history.of(change.key)
-            kept[change.name] = past[-1] if past else {}
-        if change.kind == "deployment" and change.action == "delete":
-            kept.pop(change.name, None)
-    return {name: fields for name, fields in sorted(kept.items()) if name not in back}
+def retired_after(history: History, plan: Plan, wanted: Iterable[Resource]) -> dict[str, Fields]:
+    """The fields of what earlier releases set and this one does not, kept for its return."""
+    kept: dict[str, Fields] = {}
+    for spec in history.specifications:
+        kept |= {**spec.retired, **{_laid(key): fields for key, fields in spec.by_key().items()}}
+    kept |= {_laid(c.key): _laid_down(c, history.of(c.key)) for c in plan.changes if c.action == "pause"}
+    gone = {_laid(c.key) for c in plan.changes if c.action == "delete"} | {_laid(r.key) for r in wanted}
+    return {name: fields for name, fields in sorted(kept.items()) if name not in gone}
+
+
+def _laid(key: Key) -> str:
+    """The name under which a removed resource's fields are kept."""
+    return key[1] if key[0] == "deployment" else f"{key[0]}:{key[1]}"
+
+
+def _laid_down(change: Change, bases: list[Fields]) -> Fields:
+    """What we set last, with what this removal switches off: so its return knows our hand from the operator's."""
+    past = bases[-1] if bases else {}
+    if change.kind == "automation":
+        return {**past, "enabled": False}
+    triggers = {
+        name: {**trigger, "enabled": False} if change.touches(f"triggers.{name}") else trigger
+        for name, trigger in _mapping(past.get("triggers")).items()
+    }
+    return {**past, "triggers": triggers} if triggers else past
 
 
 def created_after(history: History, plan: Plan) -> tuple[Key, ...]:

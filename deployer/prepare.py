@@ -132,7 +132,8 @@ def prepare(
         prepared = from_specification(site, recorded, revision, history, variables, options)
         prepared.loader, prepared.names = loader, names
         if back:
-            prepared.restores, prepared.rollback_of = back.number, history.base.release if history.base else None
+            newest = site.ledger.newest()
+            prepared.restores, prepared.rollback_of = back.number, newest.number if newest else None
         _check_ref(prepared, repository, revision)
         yield prepared
 

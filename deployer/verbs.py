@@ -321,7 +321,7 @@ def rollback(call: Call) -> Exit:
     if not words.reason.strip():
         raise InvalidInput("Say why with --reason TEXT; it stays with the release.")
     with call.site(words.env) as site:
-        live = site.ledger.live()
+        newest = site.ledger.newest()
         goal = _goal(call, site, words.to)
         spec = site.ledger.specification(goal)
         if spec is None:
@@ -332,7 +332,7 @@ def rollback(call: Call) -> Exit:
         revision = Revision(goal.commit, goal.ref)
         options = Options(resume=words.resume, allow_removals=words.allow_removals)
         prepared = prepare.from_specification(site, spec, revision, site.ledger.history(), call.variables, options)
-        prepared.restores, prepared.rollback_of = goal.number, live.number if live else None
+        prepared.restores, prepared.rollback_of = goal.number, newest.number if newest else None
         return _release(call, prepared, None, words.reason)
 
 

@@ -45,11 +45,15 @@ def post(
 ) -> None:
     """`ids`: placeholders -> ids. `owner`: the resource that the automation goes with."""
     body = comparable.with_ids({"name": name, **fields}, ids)
-    known = {a["id"] for a in answers(client, [name])}
-    if owner:
-        body["owner_resource"] = owner
-    client.create(
-        "/automations/", body, lambda: next((a for a in answers(client, [name]) if a["id"] not in known), None)
+    send(client, {**body, "owner_resource": owner} if owner else body)
+
+
+def send(client: Client, body: Mapping[str, Any]) -> Any:
+    """One more automation, whatever others of its name there are."""
+    names = [body["name"]]
+    known = {a["id"] for a in answers(client, names)}
+    return client.create(
+        "/automations/", body, lambda: next((a for a in answers(client, names) if a["id"] not in known), None)
     )
 
 
