@@ -44,7 +44,7 @@ class Result:
 
 
 def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcome: None) -> Result:
-    """Carry the plan out. Refused plans must not come here; an empty one writes nothing."""
+    """Carry the plan out. Refused plans must not come here; an empty one writes nothing, unless there is a release to settle."""
     began = time.monotonic()
     if not prepared.plan.writes and not unsettled(prepared):
         return Result((), None, time.monotonic() - began)
@@ -92,7 +92,6 @@ def _open_release(prepared: Prepared, author: Author) -> tuple[Release, str]:
         retired=plan.retired_after(prepared.history, planned, prepared.wanted),
         created=plan.created_after(prepared.history, planned),
     )
-    newest = book.newest()
     release = Release(
         number=book.next_number(),
         project=prepared.site.scope.project,
