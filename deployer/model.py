@@ -221,6 +221,15 @@ def shown(value: Any) -> Any:
     return value
 
 
+def same(one: Any, other: Any) -> bool:
+    """Equal as JSON: `true` is not 1, but 1.0 is."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
 def canonical(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces."""
     return json.dumps(shown(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -25,6 +25,7 @@ from deployer.model import (
     Refusal,
     Resource,
     Specification,
+    same,
 )
 
 FEW = 10
@@ -158,7 +159,7 @@ def _own(name: str, wanted: Any, live: Any, bases: list[Any], options: Options) 
     if wanted is MISSING:
         return MISSING, []
     before = None if live is MISSING else live
-    if wanted == before:
+    if same(wanted, before):
         return wanted, []
     return wanted, list(_leaves(name, before, wanted))
 
@@ -183,7 +184,7 @@ def _elements(name: str, wanted: Any, live: Any, bases: list[Any], options: Opti
     rows = [
         row
         for key in sorted({*live, *target})
-        if live.get(key, MISSING) != target.get(key, MISSING)
+        if not same(live.get(key, MISSING), target.get(key, MISSING))
         for row in _leaves(f"{name}.{key}", live.get(key), target.get(key))
     ]
     return target, rows
@@ -327,11 +328,11 @@ def _leaves(path: str, before: Any, after: Any) -> Iterable[FieldChange]:
     """Where two values differ, as deep as both have the same shape: a reviewer reads `...commit_sha`, not all pull steps."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in sorted({*before, *after}):
-            if before.get(key, MISSING) != after.get(key, MISSING):
+            if not same(before.get(key, MISSING), after.get(key, MISSING)):
                 yield from _leaves(f"{path}.{key}", before.get(key), after.get(key))
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after) and path == "pull_steps":
         for index, (old, new) in enumerate(zip(before, after, strict=True)):
-            if old != new:
+            if not same(old, new):
                 yield from _leaves(f"{path}.{index}", old, new)
     else:
         yield FieldChange(path, before, after)
