@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,24 +24,34 @@ KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH",
 """All that a flow's module may see of our process environment."""
 
 
+PATIENCE = 300.0
+"""Seconds for importing all flows."""
+
+
 class Loader:
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self.process = process
+        self.log = log
 
     def load(self, request: Request) -> dict[str, Any]:
-        return self._ask({"op": "load", **request.__dict__})
+        return self._ask({"op": "load", **request.__dict__}, PATIENCE)
 
     def create(self, names: list[str], relay: Relay) -> dict[str, Any]:
-        return self._ask({"op": "create", "api": relay.access, "names": names})
+        """Through the relay, which has time limits of its own."""
+        return self._ask({"op": "create", "api": relay.access, "names": names}, None)
 
-    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any], patience: float | None) -> dict[str, Any]:
         assert self.process.stdin and self.process.stdout
-        try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        line = self.process.stdout.readline()
+        with _limited(self.process, patience) as overdue:
+            with suppress(BrokenPipeError):
+                self.process.stdin.write(json.dumps(request) + "\n")
+                self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        if overdue.is_set():
+            raise InvalidInput(
+                f"The loader has not finished importing the flows after {patience:g} s. Does a module wait for something, "
+                f"or work, while it is imported? {self._last_words()}"
+            )
         if not line:
             raise InvalidInput(
                 f"The loader ended by itself (exit {self.process.wait()}) while importing the flows. {self._last_words()}"
@@ -47,11 +59,8 @@ class Loader:
         return dict(json.loads(line))
 
     def _last_words(self) -> str:
-        errors = (
-            Path(str(self.process.args[-1])) if isinstance(self.process.args, list) else None
-        )  # the log's path is its last argument
-        said = errors.read_text(errors="replace").strip().splitlines()[-3:] if errors and errors.exists() else []
-        return f"It said last: {' / '.join(said)}" if said else "A module may call os._exit()."
+        said = self.log.read_text(errors="replace").strip().splitlines()[-3:]
+        return f"It said last: {' / '.join(line[:300] for line in said)}" if said else "It said nothing."
 
 
 @contextmanager
@@ -61,7 +70,7 @@ def open_loader(checkout: Path) -> Iterator[Loader]:
         log = Path(home, "log")
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-B", str(SCRIPT), str(checkout), str(log)],
+                [sys.executable, "-I", "-B", str(SCRIPT), str(checkout)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -72,9 +81,35 @@ def open_loader(checkout: Path) -> Iterator[Loader]:
                 preexec_fn=_drop_privileges if sys.platform == "linux" else None,
             )
         try:
-            yield Loader(process)
+            yield Loader(process, log)
         finally:
             _end(process)
+
+
+@contextmanager
+def _limited(process: subprocess.Popen[str], seconds: float | None) -> Iterator[threading.Event]:
+    """End the process when the with-block takes longer; the event tells that it did."""
+    overdue = threading.Event()
+
+    def give_up() -> None:
+        overdue.set()
+        _kill(process)
+
+    if seconds is None:
+        yield overdue
+        return
+    limit = threading.Timer(seconds, give_up)
+    limit.start()
+    try:
+        yield overdue
+    finally:
+        limit.cancel()
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """With all its children: it leads a session of its own."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -84,8 +119,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.stdin.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=3)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, 9)
+    _kill(process)
     process.wait()
     process.stdout.close()
 

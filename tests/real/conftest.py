@@ -1,0 +1,42 @@
+"""A stage for each test, and one warm loader for those that need no flows of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deployer import loading
+from deployer.loading import Loader
+from tests.real.stage import FLOWS, Stage, scratch
+from tests.server import Server
+
+
+@pytest.fixture
+def stage(real_server: Server, tmp_path: Path, unique: Callable[[str], str]) -> Stage:
+    return scratch(real_server.url, tmp_path, unique("stage"))
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loader]:
+    """A real loader over the stages' own flows, started once: importing Prefect takes it longer than anything else."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    script = checkout / "flows/alpha/flows.py"
+    script.parent.mkdir(parents=True)
+    script.write_text(FLOWS)
+    with loading.open_loader(checkout) as loader:
+        yield loader
+
+
+@pytest.fixture
+def warm_loader(warm: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every commit of the test's stage has the same flows, and so one loader answers for all of them."""
+
+    @contextmanager
+    def opened(checkout: Path) -> Iterator[Loader]:
+        assert (checkout / "flows/alpha/flows.py").read_text() == FLOWS
+        yield warm
+
+    monkeypatch.setattr(loading, "open_loader", opened)
