@@ -419,7 +419,7 @@ def _removals(
         if live.kind == "deployment":
             if scope.owns(live.fields["tags"]):
                 changes += _retire(live, policy, history, notices)
-        elif live.key in history.known:
+        elif live.key in history.known or (policy.prune == "delete" and live.key in history.created):
             changes += _drop(live, policy, history, notices)
     return changes, notices
 
