@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Session:
         import prefect
 
         no_guesses()
+        no_repeats()
         storage = storage_of(request, self.checkout)
         flows: dict[str, Any] = {}
         answers: dict[str, Any] = {}
@@ -129,6 +131,18 @@ def no_guesses() -> None:
     import prefect.flows
 
     prefect.flows.safe_load_flow_from_entrypoint = lambda entrypoint: None
+
+
+def no_repeats() -> None:
+    """For each deployment Prefect runs its flow's file again and derives the flow's schema again, and for each schedule it
+    lists all time zones. At one commit and in one process that has one answer."""
+    from prefect.deployments import runner
+    from prefect.types import _datetime
+    from prefect.utilities import importtools
+
+    importtools.load_script_as_module = cache(importtools.load_script_as_module)
+    runner.parameter_schema = cache(runner.parameter_schema)
+    _datetime.available_timezones = cache(_datetime.available_timezones)
 
 
 def storage_of(request: dict[str, Any], checkout: Path) -> Any:
@@ -272,6 +286,8 @@ def automation_of(given: dict[str, Any]) -> dict[str, Any]:
 
 def parameter_faults(flow: Any, parameters: dict[str, Any], at: str) -> list[dict[str, str]]:
     """What the flow's signature does not take, and what has the wrong type: the checks of the server, before the server."""
+    if not parameters:
+        return []
     import difflib
 
     from prefect.utilities.schema_tools.validation import validate
