@@ -27,6 +27,7 @@ from deployer import (
     saved,
     schema,
     source,
+    stats,
 )
 from deployer.apply import Author, Result, apply
 from deployer.console import Console
@@ -63,7 +64,10 @@ class Call:
     @contextmanager
     def site(self, name: str, preview: str | None = None) -> Iterator[Site]:
         with prepare.open_site(self.environment(name), preview) as site:
-            yield site
+            try:
+                yield site
+            finally:
+                stats.write(self.variables, site.client)
 
     def author(self, reason: str = "") -> Author:
         actor = github.actor(self.variables) or _user()
@@ -89,10 +93,12 @@ def validate(call: Call) -> Exit:
         raise InvalidInput("There is no environments/*.yaml here. Is this the right repository (--repo DIR)?")
     found, problems = {}, []
     for name in names:
-        found[name], faults = project.contents(tree, name, variables)
+        found[name], faults = project.examine(tree, name, variables)
         problems += faults
-    if not problems and not call.words.static:
-        problems += _load_all(call, {name: contents for name, contents in found.items() if contents})
+    if not call.words.static:
+        told = {(p.file, p.path) for p in problems}
+        more = _load_all(call, {name: contents for name, contents in found.items() if contents})
+        problems += [p for p in more if (p.file, p.path) not in told]
     unique = tuple(sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.path, p.message)))
     count = len(next(c for c in found.values() if c).declared) if not unique else 0
     good = f"{render.count(len(names), 'environment')} and {render.count(count, 'deployment')} are valid: {', '.join(names)}."
@@ -123,8 +129,11 @@ def _load_all(call: Call, found: Mapping[str, project.Contents]) -> list[Problem
             request = desired.request(
                 environment, contents.declared, source.code(environment.source, commit), commit, scope
             )
-            with loading.open_loader(folder) as loader:
-                problems += desired.loader_problems(loader.load(request), contents.declared, contents.file)
+            try:
+                with loading.open_loader(folder) as loader:
+                    problems += desired.loader_problems(loader.load(request), contents.declared, contents.file)
+            except InvalidInput as error:
+                problems.append(Problem(contents.file.file, None, "", str(error)))
     return problems
 
 
