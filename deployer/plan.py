@@ -251,11 +251,13 @@ def pair_schedules(wanted: list[Any], live: list[Any]) -> tuple[list[tuple[Any, 
     """(wanted, its live one or None) in wanted's order, and the live ones that nobody wants.
 
     By slug first. Then by content, where only the slug is new: a rename keeps the id and the runs. A slug that is gone
-    cannot be taken off through the API, so that schedule is made anew.
+    cannot be taken off through the API, so that schedule is made anew. Of several with one content, each finds the one
+    that starts as it asks for.
     """
     left = list(live)
-    found = [_take(left, _same_slug, want) for want in wanted]
-    found = [have or _take(left, _same_content, want) for want, have in zip(wanted, found, strict=True)]
+    found: list[Any] = [None] * len(wanted)
+    for fits in (_same_slug, _same_start, _same_content):
+        found = [have or _take(left, fits, want) for want, have in zip(wanted, found, strict=True)]
     return list(zip(wanted, found, strict=True)), left
 
 
@@ -263,13 +265,20 @@ def _same_slug(want: Fields, have: Fields) -> bool:
     return bool(want["slug"]) and have["slug"] == want["slug"]
 
 
+def _same_start(want: Fields, have: Fields) -> bool:
+    given = [key for key in ("anchor_date", "dtstart") if want.get(key) is not None]
+    return bool(given) and _same_content(want, have) and all(want[key] == have.get(key) for key in given)
+
+
 def _same_content(want: Fields, have: Fields) -> bool:
     return comparable.content(have) == comparable.content(want) and bool(want["slug"] or not have["slug"])
 
 
 def _take(left: list[Any], fits: Callable[[Fields, Fields], bool], want: Fields) -> Any:
-    index = next((i for i, have in enumerate(left) if fits(want, have)), None)
-    return None if index is None else left.pop(index)
+    """The first that fits; of several the first that is on, or off, as wanted."""
+    found = [i for i, have in enumerate(left) if fits(want, have)]
+    best = sorted(found, key=lambda i: left[i]["active"] != want["active"])[:1]
+    return left.pop(best[0]) if best else None
 
 
 def _past_schedules(want: Fields, bases: list[Any]) -> list[Fields]:
