@@ -140,9 +140,9 @@ def no_repeats() -> None:
     from prefect.types import _datetime
     from prefect.utilities import importtools
 
-    importtools.load_script_as_module = cache(importtools.load_script_as_module)
-    runner.parameter_schema = cache(runner.parameter_schema)
-    _datetime.available_timezones = cache(_datetime.available_timezones)
+    repeated = (importtools, "load_script_as_module"), (runner, "parameter_schema"), (_datetime, "available_timezones")
+    for module, name in repeated:
+        setattr(module, name, cache(getattr(module, name)))
 
 
 def storage_of(request: dict[str, Any], checkout: Path) -> Any:
