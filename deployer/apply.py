@@ -12,7 +12,6 @@ from typing import Any
 from deployer import comparable, ledger, plan
 from deployer.errors import DeployError, Interrupted, VerificationFailed, WriteFailed
 from deployer.model import Change, Fields, Outcome, Plan, Release
-from deployer.plan import pair_schedules
 from deployer.prefect_api import PLAIN, Client, automations, deployments, relay, runs
 from deployer.prepare import Prepared
 
@@ -21,8 +20,8 @@ Progress = Callable[[Outcome], None]
 SOON = timedelta(seconds=75)
 """Runs due later than this come back by the server's own scheduler, whose full pass takes a minute."""
 
-BATCH = 50
-"""Deployments between two looks at what is due."""
+LOOK = timedelta(seconds=10)
+"""How long a look at what is due soon holds: less than SOON by that minute, and by what one deployment takes."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,11 @@ def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcom
     return Result(tuple(outcomes), release, seconds, error)
 
 def unsettled(prepared: Prepared) -> Release | None:
+
     """The newest release, if it did not succeed. What it left undone may have been done since, by hand or by its own last
     write: then there is nothing to write, but still to record what is live."""
     newest = None if prepared.overtaken else prepared.site.ledger.newest()
     return newest if newest and not newest.succeeded else None
-
 
 
 def _open_release(prepared: Prepared, author: Author) -> tuple[Release, str]:
@@ -176,12 +175,7 @@ def _deployments(prepared: Prepared, changes: list[Change]) -> Iterable[Outcome]
     else:
         yield from (_try(c, deployments.create, client, c) for c in new)
     yield from (_try(c, deployments.delete, client, c) for c in changes if c.action == "delete")
-    changed = [c for c in changes if c.action in ("update", "pause")]
-    for start in range(0, len(changed), BATCH):
-        batch = changed[start : start + BATCH]
-        waiting = _waiting(client, batch)
-        for change in batch:
-            yield _try(change, _update, client, change, waiting)
+    yield from _updates(client, [c for c in changes if c.action in ("update", "pause")])
 
 
 def _create_loaded(prepared: Prepared, new: list[Change]) -> Iterable[Outcome]:
@@ -203,57 +197,26 @@ def _create_loaded(prepared: Prepared, new: list[Change]) -> Iterable[Outcome]:
 # -- a deploy loses and doubles no scheduled run: see docs/concepts.md
 
 
-def _waiting(client: Client, batch: list[Change]) -> dict[str, list[dict[str, Any]]]:
-    """Deployments that have runs due soon -> those runs. Every PATCH drops the future ones; only these need help."""
-    active = [c.live.id for c in batch if c.live and _scheduled(c.live.fields)]
-    found: dict[str, list[dict[str, Any]]] = {}
-    for run in runs.due(client, active, client.now() + SOON) if active else []:
-        found.setdefault(run["deployment_id"], []).append(run)
-    fresh = client.now() - 2 * SOON
-    for change in batch:
-        if change.live and change.live.id in active and change.live.extra["updated"] > fresh:
-            found.setdefault(change.live.id, [])
-    return found
+def _updates(client: Client, changed: list[Change]) -> Iterable[Outcome]:
+    looked, due = datetime.min.replace(tzinfo=UTC), frozenset[str]()
+    for index, change in enumerate(changed):
+        if client.now() - looked > LOOK:
+            looked, due = client.now(), _due_soon(client, changed[index:])
+        yield _try(change, deployments.update, client, change, bool(change.live and change.live.id in due))
+
+
+def _due_soon(client: Client, changes: list[Change]) -> frozenset[str]:
+    """Deployments that have runs due soon: every PATCH drops the future ones. Those written a moment ago may have lost theirs
+    to that write, and not yet got them back."""
+    now = client.now()
+    active = {c.live.id: c.live.extra["updated"] for c in changes if c.live and _scheduled(c.live.fields)}
+    due = runs.due(client, active, now - LOOK, now + SOON) if active else []
+    fresh = {id for id, updated in active.items() if updated > now - 2 * SOON}
+    return frozenset({run["deployment_id"] for run in due} | fresh)
 
 
 def _scheduled(fields: Fields) -> bool:
     return not fields["paused"] and any(s["active"] for s in fields["schedules"])
-
-
-def _update(client: Client, change: Change, waiting: dict[str, list[dict[str, Any]]]) -> None:
-    assert change.live
-    before = client.now()
-    dropped = deployments.update(client, change)
-    touched = change.touches("schedules") or change.touches("paused")
-    if dropped and _scheduled(change.target) and (touched or change.live.id in waiting):
-        runs.schedule(client, change.live.id, _since(client, change, before, waiting.get(change.live.id, [])))
-
-
-def _since(client: Client, change: Change, before: datetime, waiting: list[dict[str, Any]]) -> datetime:
-    """From when runs are made again: just before the write, so that one due meanwhile is not lost.
-
-    Deleting a schedule also drops late runs of the others: then from the first of those. A schedule made anew has a new id,
-    under which the server cannot know that its run of this moment has started: then from after that.
-    """
-    assert change.live
-    if not change.touches("schedules"):
-        return before - timedelta(seconds=1)
-    pairs, gone = pair_schedules(change.target["schedules"], change.live.extra["schedules"])
-    lost = {have["id"] for have in gone}
-    late = [
-        due
-        for run in waiting
-        if (due := _moment(run)) <= before and (run.get("created_by") or {}).get("id") not in lost
-    ]
-    start = min([before, *late]) if gone else before
-    if gone and any(have is None for _, have in pairs):
-        taken = [_moment(run) for run in runs.started(client, change.live.id, start)]
-        start = max([start, *(moment + timedelta(seconds=1) for moment in taken)])
-    return start
-
-
-def _moment(run: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(run["expected_start_time"].replace("Z", "+00:00"))
 
 
 # -- proof

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -70,7 +70,7 @@ class Client:
         self.retry = retry
         self.sleep = sleep
         self.calls = Calls()
-        self.skew = timedelta(0)
+        self.ahead: float | None = None
         headers = {"Accept": "application/json"}
         auth: tuple[str, str] | None = None
         if api.key:
@@ -139,8 +139,11 @@ class Client:
             offset += PAGE
 
     def now(self) -> datetime:
-        """The server's clock, as its last answer showed it: whole seconds, and this machine's between them."""
-        return datetime.now(UTC) + self.skew
+        """The server's clock, at most a second or two behind it and never before it: answers tell it in whole seconds, rounded down.
+        This machine's own may be wrong, or set anew meanwhile."""
+        if self.ahead is None:
+            return datetime.now(UTC)
+        return datetime.fromtimestamp(time.monotonic() + self.ahead, UTC)
 
     def request(
         self, method: str, path: str, body: Any = None, existing: Callable[[], Any | None] | None = None
@@ -180,8 +183,8 @@ class Client:
             said = parsedate_to_datetime(response.headers["Date"])
         except (KeyError, TypeError, ValueError):
             return
-        skew = said - datetime.now(UTC)
-        self.skew = skew if abs(skew) > timedelta(seconds=2) else timedelta(0)
+        ahead = said.timestamp() - time.monotonic()
+        self.ahead = ahead if self.ahead is None else max(self.ahead, ahead)
 
     def _answer(self, method: str, path: str, response: httpx.Response) -> Any:
         status = response.status_code

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from deployer import comparable
 from deployer.model import Change, Fields, Live
-from deployer.prefect_api import automations, schedules
+from deployer.prefect_api import automations, runs, schedules
 from deployer.prefect_api.client import Client
 
 KIND = "deployment"
@@ -122,16 +122,18 @@ def _concurrency(want: Fields) -> dict[str, Any]:
     return {"concurrency_limit": want["concurrency_limit"], **({"concurrency_options": options} if options else {})}
 
 
-def update(client: Client, change: Change) -> bool:
-    """PATCH of the fields that differ; schedules and triggers one by one. Answers whether scheduled runs were dropped."""
+def update(client: Client, change: Change, due: bool) -> None:
+    """PATCH of the fields that differ; schedules and triggers one by one. `due`: one of its scheduled runs is due soon."""
     assert change.live
     if change.touches("triggers"):  # first: the tag of a retired deployment says that its triggers are off
         _converge_triggers(client, change)
     body = patch_body(change)
     if body:
-        client.patch(f"/deployments/{change.live.id}", body)
-    moved = schedules.converge(client, change) if change.touches("schedules") else False
-    return bool(body) or moved
+        running = not change.target["paused"] and any(s["active"] for s in change.live.fields["schedules"])
+        with runs.kept(client, change.live.id, running and (due or change.touches("paused"))):
+            client.patch(f"/deployments/{change.live.id}", body)
+    if change.touches("schedules"):
+        schedules.converge(client, change)
 
 
 def patch_body(change: Change) -> dict[str, Any]:

@@ -2,46 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+from deployer.errors import DeployError, Unreachable
 from deployer.prefect_api.client import Client
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 
 
-def due(client: Client, deployments: Collection[str], before: datetime) -> list[dict[str, Any]]:
-    """Scheduled runs of these deployments that have not started and are due before `before`, late ones included."""
-    found: list[dict[str, Any]] = []
-    ids = sorted(deployments)
-    for start in range(0, len(ids), 200):
-        body = {
-            "deployments": {"id": {"any_": ids[start : start + 200]}},
-            "flow_runs": {
-                "state": {"type": {"any_": ["SCHEDULED"]}},
-                "expected_start_time": {"before_": before.isoformat()},
-            },
-        }
-        found += client.pages("/flow_runs/filter", body)
-    return [run for run in found if run.get("auto_scheduled")]
+def due(client: Client, deployments: Collection[str], since: datetime | None, until: datetime) -> list[dict[str, Any]]:
+    """Runs of these deployments' schedules that wait to be started and are due in that time.
+
+    The latest first: what a worker takes away between two pages then moves no page.
+    """
+    span = {"after_": since.isoformat(), "before_": until.isoformat()} if since else {"before_": until.isoformat()}
+    chosen = {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": span}
+    return [run for group in _groups(deployments) for run in _made(client, group, chosen)]
 
 
-def started(client: Client, deployment: str, since: datetime) -> list[dict[str, Any]]:
-    """Scheduled runs of one deployment due since then that are no longer waiting."""
+def made(client: Client, deployment: str, since: datetime) -> list[dict[str, Any]]:
+    """Runs of one deployment's schedules due since then, whatever became of them."""
+    return list(_made(client, [deployment], {"expected_start_time": {"after_": since.isoformat()}}))
+
+
+def _made(client: Client, deployments: list[str], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
     body = {
-        "deployments": {"id": {"any_": [deployment]}},
-        "flow_runs": {"expected_start_time": {"after_": since.isoformat()}},
+        "deployments": {"id": {"any_": deployments}},
+        "flow_runs": chosen,
+        "sort": "EXPECTED_START_TIME_DESC",
     }
-    return [
-        r for r in client.pages("/flow_runs/filter", body) if r.get("auto_scheduled") and r["state_type"] != "SCHEDULED"
-    ]
+    return (run for run in client.pages("/flow_runs/filter", body) if run.get("auto_scheduled"))
 
 
-def schedule(client: Client, deployment: str, since: datetime) -> None:
-    """Make the runs of all active schedules again from `since` on. Runs that are there already are not doubled: the server
+def left(client: Client, ids: Collection[str]) -> set[str]:
+    """Which of these runs still exist."""
+    pages = (client.pages("/flow_runs/filter", {"flow_runs": {"id": {"any_": group}}}) for group in _groups(ids))
+    return {run["id"] for page in pages for run in page}
+
+
+def _groups(ids: Collection[str]) -> Iterator[list[str]]:
+    ordered = sorted(ids)
+    return (ordered[start : start + 200] for start in range(0, len(ordered), 200))
+
+
+def moment(run: Mapping[str, Any]) -> datetime:
+    """When a run is due."""
+    return datetime.fromisoformat(run["expected_start_time"].replace("Z", "+00:00"))
+
+
+def maker(run: Mapping[str, Any]) -> str | None:
+    """The schedule that made a run."""
+    made_by: Mapping[str, Any] = run.get("created_by") or {}
+    return made_by.get("id")
+
+
+def waits(run: Mapping[str, Any]) -> bool:
+    """Has nobody tried to start it yet? Such runs are dropped by the server when their deployment is written."""
+    return bool(run["state_type"] == "SCHEDULED" and run["state_name"] != "AwaitingConcurrencySlot")
+
+
+def schedule(client: Client, deployment: str, since: datetime, until: datetime | None = None) -> None:
+    """Make the runs of all active schedules from `since` on. Runs that are there already are not doubled: the server
     knows each by deployment, schedule and time."""
-    client.request("POST", f"/deployments/{deployment}/schedule", {"start_time": since.isoformat()})
+    span = {"start_time": since.isoformat(), **({"end_time": until.isoformat()} if until else {})}
+    client.request("POST", f"/deployments/{deployment}/schedule", span)
+
+
+@contextmanager
+def kept(client: Client, deployment: str, wanted: bool = True) -> Iterator[None]:
+    """Around a write at which the server drops the deployment's future runs: makes them again at once, from the moment before
+    it on. Also after a write that failed or was interrupted: it may have happened."""
+    since = client.now()
+    try:
+        yield
+    except Unreachable:
+        raise
+    except BaseException:
+        if wanted:
+            with suppress(DeployError):
+                schedule(client, deployment, since)
+        raise
+    if wanted:
+        schedule(client, deployment, since)
 
 
 def start(client: Client, deployment: str, parameters: dict[str, Any], key: str) -> dict[str, Any]:

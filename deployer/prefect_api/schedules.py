@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from deployer import comparable
-from deployer.model import Change, Fields
+from deployer.model import Change, Fields, same
 from deployer.plan import pair_schedules
+from deployer.prefect_api import runs
 from deployer.prefect_api.client import Client
 
 
@@ -20,22 +22,92 @@ def body(fields: Fields) -> dict[str, Any]:
     return {"schedule": rule, "active": fields["active"], "slug": fields["slug"], "parameters": fields["parameters"]}
 
 
-def converge(client: Client, change: Change) -> bool:
-    """Delete, change, create. Answers whether anything was written."""
+def converge(client: Client, change: Change) -> None:
+    """Delete, change, create; and no run is lost or doubled by it.
+
+    The server drops all future runs of the deployment when one of its schedules is changed, and late ones too when one is
+    deleted. Each such write is followed by making them again at once, while the other schedules still have their rules.
+    """
     assert change.live
-    base = f"/deployments/{change.live.id}/schedules"
-    pairs, gone = pair_schedules(change.target["schedules"], change.live.extra["schedules"])
-    for have in gone:
-        client.delete(f"{base}/{have['id']}")
-    new = []
-    for want, have in pairs:
-        if have is None:
-            new.append(body(want))
-        elif any(want.get(key) != have.get(key) for key in {*want, *have} - {"id"}):
+    deployment, running = change.live.id, not change.target["paused"]
+    base = f"/deployments/{deployment}/schedules"
+    since = client.now()
+    wanted = [_anchored(want, since) for want in change.target["schedules"]]
+    pairs, gone = _in_place(*pair_schedules(wanted, change.live.extra["schedules"]))
+    changed = [(want, have) for want, have in pairs if have and _differ(want, have)]
+    new = [want for want, have in pairs if have is None]
+    dropped = _delete(client, deployment, gone, running) if gone else []
+    for want, have in changed:
+        with runs.kept(client, deployment, running):
             client.patch(f"{base}/{have['id']}", body(want))
     if new:
-        client.create(base, new, lambda: _found(client, base, new))
-    return bool(gone or new) or any(have is not None for _, have in pairs)
+        ended = {have["id"] for have in gone} | _moved(changed, new)
+        start = _after(client, deployment, ended, since) if ended and running else client.now()
+        bodies = [body(want) for want in new]
+        client.create(base, bodies, lambda: _found(client, base, bodies))
+        for due in dropped:
+            if due < start:
+                runs.schedule(client, deployment, due, due)
+        if running:
+            runs.schedule(client, deployment, start)
+
+
+def _anchored(want: Fields, since: datetime) -> Fields:
+    """An interval that nobody gave an anchor counts from just before `since`: it does not fire at once."""
+    if "interval" not in want or want.get("anchor_date"):
+        return want
+    return {**want, "anchor_date": (since - timedelta(milliseconds=1)).isoformat()}
+
+
+def _differ(want: Fields, have: Fields) -> bool:
+    return any(not same(want.get(key), have.get(key)) for key in {*want, *have} - {"id"})
+
+
+def _in_place(pairs: list[tuple[Any, Any]], gone: list[Any]) -> tuple[list[tuple[Any, Any]], list[Any]]:
+    """A new schedule takes the place of one that goes, with its id: fewer writes, and none that drops late runs. But for a
+    new one without a slug: a slug cannot be taken off."""
+    left = list(gone)
+    placed = []
+    for want, have in pairs:
+        old = have or next((h for h in left if want["slug"] or not h["slug"]), None)
+        left = [h for h in left if h is not old]
+        placed.append((want, old))
+    return placed, left
+
+
+def _moved(changed: list[tuple[Any, Any]], new: list[Any]) -> set[str]:
+    """Schedules that get another rule, while a new one gets theirs: for its runs they are as good as deleted."""
+    rules = {comparable.content(want) for want in new}
+    return {have["id"] for want, have in changed if comparable.content(have) in rules}
+
+
+def _delete(client: Client, deployment: str, gone: list[Any], running: bool) -> list[datetime]:
+    """Delete, and put back what others lose by it. Answers when the deleted ones' waiting runs were due."""
+    ended = {have["id"] for have in gone}
+    waiting = runs.due(client, [deployment], None, client.now() + timedelta(hours=1))
+    with runs.kept(client, deployment, running):
+        for have in gone:
+            client.delete(f"/deployments/{deployment}/schedules/{have['id']}")
+    left = runs.left(client, [run["id"] for run in waiting])
+    dropped = [run for run in waiting if run["id"] not in left]
+    for due in sorted({runs.moment(run) for run in dropped if runs.maker(run) not in ended}):
+        if due <= client.now():
+            runs.schedule(client, deployment, due, due)
+    return sorted({runs.moment(run) for run in dropped if runs.maker(run) in ended})
+
+
+def _after(client: Client, deployment: str, ended: set[str], since: datetime) -> datetime:
+    """From when new schedules may make runs, in place of `ended` ones: a worker takes runs up to its prefetch time (10 s) ahead,
+    and under a new schedule's id the server cannot know that a run of that moment has been taken. So wait until it is past."""
+    now = client.now()
+    taken = [
+        runs.moment(run)
+        for run in runs.made(client, deployment, since)
+        if runs.maker(run) in ended and (runs.moment(run) <= now or not runs.waits(run))
+    ]
+    start = max([since, *(due + timedelta(milliseconds=1) for due in taken)])
+    client.sleep(max(0.0, (start - client.now()).total_seconds()))
+    return start
 
 
 def _found(client: Client, base: str, new: list[dict[str, Any]]) -> Any | None:
