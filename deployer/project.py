@@ -111,6 +111,12 @@ def _environment(tree: Tree, name: str, variables: Variables) -> tuple[Environme
 
 def contents(tree: Tree, name: str, variables: Variables) -> tuple[Contents | None, list[Problem]]:
     """Everything that the tree says for one environment, or every fault of every file."""
+    found, problems = examine(tree, name, variables)
+    return (None if problems else found), problems
+
+
+def examine(tree: Tree, name: str, variables: Variables) -> tuple[Contents | None, list[Problem]]:
+    """Every fault, and what can be read besides: enough to look for more faults, and for nothing else."""
     declared, problems = load_catalog(tree)
     found, faults = _environment(tree, name, variables)
     problems = [*faults, *problems]
@@ -121,7 +127,24 @@ def contents(tree: Tree, name: str, variables: Variables) -> tuple[Contents | No
     problems += _about_deployments(found, declared, document)
     templates, faults = _templates(found, tree, document)
     problems += faults
-    return (Contents(found, declared, templates, document) if not problems else None), problems
+    return Contents(found, _sound(declared, found, problems), templates, document), problems
+
+
+def _sound(declared: list[Declared], found: Environment, problems: list[Problem]) -> list[Declared]:
+    """The deployments without a fault of their own, in a pool that is known."""
+    faulty = {(p.file, p.path.partition("]")[0] + "]") for p in problems}
+    pools = {name: overlay.pool for name, overlay in found.deployments.overrides.items() if overlay.pool}
+    return (
+        [
+            d
+            for d in declared
+            if (d.document.file, f"[{d.index}]") not in faulty
+            and d.written("name")
+            and pools.get(d.declaration.name, d.declaration.pool) in found.work_pools
+        ]
+        if problems
+        else declared
+    )
 
 
 def load_catalog(tree: Tree) -> tuple[list[Declared], list[Problem]]:
