@@ -9,11 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from deployer.errors import Problem
-from deployer.model import Change, FieldChange, Outcome, Plan, Release, rows, shown
+from deployer.model import Change, FieldChange, Hidden, Outcome, Plan, Release, rows, shown
 
 FORMAT = 1
 SIGNS = {"create": "+", "update": "~", "pause": "-", "delete": "-", "held": "="}
-WORDS = {"create": "create", "update": "update", "pause": "pause", "delete": "delete", "held": "held"}
 
 
 # -- plan
@@ -41,7 +40,7 @@ def plan_text(plan: Plan, title: str = "plan") -> str:
     lines = [_heading(plan, title), ""]
     moved, rest = _moved(plan.changes)
     for change in rest:
-        lines.append(f"  {SIGNS[change.action]} {WORDS[change.action]:<6} {_kind(change.kind)} {change.name}")
+        lines.append(f"  {SIGNS[change.action]} {change.action:<6} {_kind(change.kind)} {change.name}")
         lines += [f"      {line}" for line in _field_lines(change)]
     if moved:
         before, after = _commits(moved[0])
@@ -133,9 +132,13 @@ _TOLD_AT_CREATION = (
 def _arrow(field: FieldChange) -> str:
     if field.held:
         return f"held at {_brief(field.before)} (the repository says {_brief(field.after)})"
-    if shown(field.before) == shown(field.after) == "(hidden)":
+    if _hidden(field):
         return "value differs"
     return f"{_brief(field.before)} -> {_brief(field.after)}"
+
+
+def _hidden(field: FieldChange) -> bool:
+    return isinstance(field.before, Hidden) and isinstance(field.after, Hidden)
 
 
 def _brief(value: Any, most: int = 90) -> str:
@@ -162,7 +165,7 @@ def _rule(schedule: Mapping[str, Any]) -> str:
     if not rule:
         return ""
     parameters = f" with {json.dumps(schedule['parameters'], sort_keys=True)}" if schedule.get("parameters") else ""
-    return f"{rule} {schedule.get('timezone', '')}{parameters}{'' if schedule['active'] else ', paused'}"
+    return f"{rule} {schedule.get('timezone') or 'UTC'}{parameters}{'' if schedule['active'] else ', paused'}"
 
 
 def _kind(kind: str) -> str:
@@ -199,12 +202,18 @@ def _markdown_rows(change: Change) -> Iterable[str]:
         yield f"{head} | | |"
     for field in fields:
         note = " (held)" if field.held else ""
-        yield f"{head} {_cell(field.path)}{note} | {_code(field.before)} | {_code(field.after)} |"
+        values = "value differs | " if _hidden(field) else f"{_code(field.before)} | {_code(field.after)} "
+        yield f"{head} {_cell(field.path)}{note} | {values}|"
         head = "| | | |"
 
 
 def _code(value: Any) -> str:
-    return f"`{_brief(value)}`".replace("|", "\\|").replace("\n", " ") if value is not None else ""
+    """Between more backticks than stand in it, so that it ends where it should."""
+    if value is None:
+        return ""
+    text = _brief(value).replace("|", "\\|")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
 
 
 def _cell(text: str) -> str:
@@ -315,10 +324,6 @@ def status_markdown(statuses: Iterable[Mapping[str, Any]]) -> str:
 
 
 # -- the rest
-
-
-def problems_text(problems: Iterable[Problem]) -> str:
-    return "\n".join(str(problem) for problem in problems)
 
 
 def problems_data(problems: Iterable[Problem]) -> list[dict[str, Any]]:
