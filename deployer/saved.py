@@ -61,6 +61,16 @@ def read(path: Path) -> SavedPlan:
         ) from None
 
 
+def check_options(saved: SavedPlan, given: Options, preview: str | None) -> None:
+    """What is asked for beside a saved plan may repeat what it was made with, and add nothing."""
+    added = [
+        f"--{key.replace('_', '-')}" for key, on in asdict(given).items() if on and not getattr(saved.options, key)
+    ]
+    added += [f"--preview {preview}"] if preview not in (None, saved.preview) else []
+    if added:
+        raise Refused(f"The plan was made without {', '.join(added)}. Plan with it, and review that.")
+
+
 def check(saved: SavedPlan, plan: Plan) -> None:
     """The plan made now must be the one that was reviewed."""
     if saved.digest != plan.digest:

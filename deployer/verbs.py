@@ -310,7 +310,10 @@ def apply_commit(call: Call) -> Exit:
         raise Refused(f"{words.plan} is a plan for {reviewed.environment}, not for {words.env}.")
     if reviewed and words.ref and call.repository.resolve(words.ref).commit != reviewed.commit:
         raise Refused(f"{words.plan} is a plan for {reviewed.commit[:12]}; --ref {words.ref} is another commit.")
-    options = reviewed.options if reviewed else Options(words.adopt, words.resume, words.allow_removals)
+    options = Options(words.adopt, words.resume, words.allow_removals)
+    if reviewed:
+        saved.check_options(reviewed, options, words.preview)
+        options = reviewed.options
     revision = replace(call.repository.resolve(reviewed.commit), ref=reviewed.ref) if reviewed else _revision(call)
     name = reviewed.preview if reviewed else words.preview
     with (
