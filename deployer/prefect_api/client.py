@@ -61,6 +61,10 @@ class Client:
         retry: Retry = Retry(),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        if re.match(r"[^/]*//[^/]*@", api.url):
+            raise InvalidInput(
+                "The API's address (api.url, PREFECT_API_URL) holds a credential, which would show wherever the address does. Give it as api.auth_string (PREFECT_API_AUTH_STRING) instead."
+            )
         if not re.match(r"https?://[^/\s]+", api.url):
             raise InvalidInput(
                 f"The API's address '{api.url}' is no http(s) URL. Set api.url (PREFECT_API_URL), e.g. http://127.0.0.1:4200/api."
@@ -221,10 +225,11 @@ def detail(response: httpx.Response) -> str:
         body = response.json()
     except ValueError:
         return (response.text.strip().splitlines() or ["no reason given"])[0][:300]
-    found = body.get("exception_detail") or body.get("detail") or body if isinstance(body, dict) else body
+    told = ("exception_detail", "detail", "exception_message")  # never the whole: it repeats what was sent, secrets too
+    found = next((body[key] for key in told if body.get(key)), "no reason given") if isinstance(body, dict) else body
     if isinstance(found, list):
         found = "; ".join(
-            f"{'.'.join(str(p) for p in e.get('loc', []))}: {e.get('msg', e)}" if isinstance(e, dict) else str(e)
+            f"{'.'.join(str(p) for p in e.get('loc', []))}: {e.get('msg')}" if isinstance(e, dict) else str(e)
             for e in found
         )
     return str(found).replace("\n", " ")[:500]
@@ -243,12 +248,12 @@ def connect(client: Client) -> str:
         ) from None
     if not isinstance(version, str) or not re.match(r"\d+\.\d+", version):
         raise Unreachable(f"{client.url} answers, but not as a Prefect API. The address should end in /api.")
-    _csrf(client)
     ours = importlib.metadata.version("prefect")
     if release(version)[:2] < release(ours)[:2]:
         raise Unreachable(
             f"The server at {client.url} is Prefect {version}, older than this client's {ours}: its answers may not fit. Upgrade the server first, or use the tool locked to {version}."
         )
+    _csrf(client)
     return version
 
 

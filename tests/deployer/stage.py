@@ -5,14 +5,13 @@
     stage.plan(config(deployment("hello"))).writes        # what an apply would write now
 
 Flows are not imported: StandIn answers in the loader's place, and creates through the relay as Prefect's deploy() does.
-With `Repo` and `shell` the same goes through the command line, on a scratch Git repository.
+command.py has the same through the command line, on a scratch Git repository.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployer import cli, loading, prepare
+from deployer import loading, prepare
 from deployer.apply import Author, Result, apply
 from deployer.catalog import Declaration, Declared
 from deployer.desired import LOADERS_PLACEHOLDER
@@ -34,7 +33,6 @@ from deployer.project import Contents
 from deployer.revision import Revision
 from deployer.yamlfile import Document
 from tests.fake_prefect import FakePrefect
-from tests.repository import Repo
 
 URL = "http://fake-prefect/api"
 AUTHOR = Author("ada", "https://ci.example.invalid/runs/1", "0.1.0")
@@ -150,20 +148,21 @@ def _asked(relay: Relay, method: str, path: str, body: Any = None) -> Any:
 def _schedule(item: Mapping[str, Any]) -> dict[str, Any]:
     kind = next(key for key in ("cron", "interval", "rrule") if item[key] is not None)
     extra = {"cron": "day_or", "interval": "anchor_date"}.get(kind)
-    rule = {kind: item[kind], "timezone": item["timezone"] or "UTC"}
+    rule = {kind: item[kind], "timezone": item["timezone"] or (None if kind == "cron" else "UTC")}
     rule |= {extra: item[extra]} if extra and item[extra] is not None else {}
     return {"schedule": rule, **{key: item[key] for key in ("active", "slug", "parameters")}}
 
 
 def _trigger(given: Mapping[str, Any]) -> dict[str, Any]:
     run = {"type": "run-deployment", "source": "selected", "deployment_id": LOADERS_PLACEHOLDER}
-    action = {**run, "parameters": given.get("parameters"), "job_variables": None, "schedule_after": 0.0}
+    action = {**run, "parameters": given.get("parameters")}
     event = {"posture": "Reactive", "expect": given["expect"], "match": given.get("match", {})}
     return _automation({**given, "trigger": event, "actions": [action]})
 
 
 def _automation(given: Mapping[str, Any]) -> dict[str, Any]:
     """With the defaults that Prefect's own model fills in."""
+    run = {"parameters": None, "job_variables": None, "schedule_after": 0.0}
     event = {"type": "event", "match_related": {}, "after": [], "for_each": [], "threshold": 1, "within": 0.0}
     return {
         "name": given["name"],
@@ -171,7 +170,7 @@ def _automation(given: Mapping[str, Any]) -> dict[str, Any]:
         "enabled": given.get("enabled", True),
         "tags": list(given.get("tags", [])),
         "trigger": {"match": {}, **event, **given["trigger"]},
-        "actions": [dict(action) for action in given["actions"]],
+        "actions": [{**run, **a} if a["type"] == "run-deployment" else dict(a) for a in given["actions"]],
         "actions_on_trigger": list(given.get("actions_on_trigger", [])),
         "actions_on_resolve": list(given.get("actions_on_resolve", [])),
     }
@@ -278,31 +277,6 @@ class Stage:
         """Newest first."""
         with self.site() as site:
             return list(site.ledger.releases())
-
-
-# -- the command line
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command ended with, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def all(self) -> str:
-        return self.out + self.err
-
-
-def shell(repo: Repo | Path, variables: Mapping[str, str], *words: str) -> Said:
-    """One command line, in this process."""
-    path = repo.path if isinstance(repo, Repo) else repo
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = cli.main([*words, "--repo", str(path)], variables)
-    return Said(code, out.getvalue(), err.getvalue())
 
 
 # -- what is there afterwards
