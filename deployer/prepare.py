@@ -154,6 +154,7 @@ def from_specification(
         )
     wanted = [*recorded.resources, *secrets]
     world = read_world(site, wanted, unmanaged, history)
+    _check_pools(site, wanted)
     _check_job_variables(site.client, wanted, world.live)
     planned = plan.plan(
         wanted, unmanaged, world, history, site.scope, site.environment.policy, revision.commit, revision.ref, options
@@ -261,6 +262,18 @@ def _check_ref(prepared: Prepared, repository: Repository, revision: Revision) -
     )
     message = f"{revision.commit[:12]} ({revision.ref}) may not be deployed to {site.environment.name}, which takes {allowed}; the commit is on {here}."
     prepared.plan = replace(prepared.plan, refusals=(*prepared.plan.refusals, Refusal("ref", message)))
+
+
+def _check_pools(site: Site, wanted: list[Resource]) -> None:
+    """A preview uses its environment's pools, and makes none."""
+    named = {r.fields["work_pool"] for r in wanted if r.kind == "deployment"}
+    missing = named - {r.name for r in wanted if r.kind == "work_pool"}
+    missing -= {live.name for live in prefect_api.pools.read(site.client, missing)}
+    if missing:
+        env = site.environment.name
+        raise InvalidInput(
+            f"{site.client.url} has no work pool {', '.join(sorted(missing))}. {env}'s deploys make it: apply --env {env} first. Nothing was touched."
+        )
 
 
 def _check_job_variables(client: Client, wanted: list[Resource], live: Mapping[Key, Live]) -> None:
