@@ -50,7 +50,7 @@ def _groups(ids: Collection[str]) -> Iterator[list[str]]:
 
 def moment(run: Mapping[str, Any]) -> datetime:
     """When a run is due."""
-    return datetime.fromisoformat(run["expected_start_time"].replace("Z", "+00:00"))
+    return _time(run["expected_start_time"])
 
 
 def maker(run: Mapping[str, Any]) -> str | None:
@@ -100,13 +100,15 @@ def follow(
     client: Client, run: str, wait: Callable[[float], None], patience: timedelta | None
 ) -> Iterator[dict[str, Any]]:
     """Log lines as they come ({"log": ...}), state changes ({"state": ...}); the last one is final, unless patience ends first."""
-    seen, state, waited = 0, None, 0.0
+    seen: dict[str, datetime] = {}
+    state, waited = None, 0.0
     while True:
         flow_run = client.get(f"/flow_runs/{run}")
         final = flow_run["state_type"] in FINAL
-        for log in _logs(client, run, seen):
-            seen += 1
-            yield {"log": log}
+        for log in _logs(client, run, max(seen.values()) - LATE if seen else None):
+            if log["id"] not in seen:
+                seen[log["id"]] = _time(log["timestamp"])
+                yield {"log": log}
         if flow_run["state"]["name"] != state:
             state = flow_run["state"]["name"]
             yield {"state": flow_run}
@@ -116,13 +118,15 @@ def follow(
         waited += 1.0
 
 
-def _logs(client: Client, run: str, offset: int) -> Iterator[dict[str, Any]]:
-    body: dict[str, Any] = {
-        "logs": {"flow_run_id": {"any_": [run]}},
-        "sort": "TIMESTAMP_ASC",
-        "limit": 200,
-        "offset": offset,
-    }
-    while page := client.request("POST", "/logs/filter", body):
-        yield from page
-        body["offset"] += len(page)
+LATE = timedelta(seconds=30)
+"""Worker and flow run send their lines in batches of their own: an older one may come after a newer one."""
+
+
+def _logs(client: Client, run: str, since: datetime | None) -> Iterator[dict[str, Any]]:
+    chosen: dict[str, Any] = {"flow_run_id": {"any_": [run]}}
+    chosen |= {"timestamp": {"after_": since.isoformat()}} if since else {}
+    return client.pages("/logs/filter", {"logs": chosen, "sort": "TIMESTAMP_ASC"})
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
