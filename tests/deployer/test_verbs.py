@@ -14,7 +14,7 @@ from deployer.errors import Exit
 from tests.deployer import command as line
 from tests.deployer.command import API, Command, main
 from tests.fake_prefect import Recorded
-from tests.repository import deployments, environment
+from tests.repository import Repo, deployments, environment
 
 command = line.command
 loading_command = line.loading_command
@@ -336,7 +336,7 @@ def test_drift_is_what_changed_since_the_last_release_and_not_what_was_committed
 def test_drift_writes_nothing_and_needs_no_commit(command: Command, tmp_path: Path) -> None:
     command.apply()
     command.fake.forget()
-    other = line.Repo(tmp_path / "other", line.files(command.repo.url))
+    other = Repo(tmp_path / "other", line.files(command.repo.url))
     assert main("drift", "--env", "dev", "--repo", str(other.path), variables=command.variables).code == Exit.DONE
     assert command.fake.writes == []
 
@@ -381,7 +381,7 @@ def test_a_rollback_needs_neither_the_commit_nor_a_loader(
     three: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployer.loading.open_loader", lambda checkout: pytest.fail("a flow was to be loaded"))
-    other = line.Repo(tmp_path / "other", line.files(three.repo.url))
+    other = Repo(tmp_path / "other", line.files(three.repo.url))
     said = main(*["rollback", "--env", "dev", "--reason", "x", "--repo"], str(other.path), variables=three.variables)
     assert said.code == Exit.DONE, said.err
     assert three.live()["hello"]["parameters"] == {"name": "moon"}
