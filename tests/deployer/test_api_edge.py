@@ -17,7 +17,7 @@ from tests.fake_prefect import FakePrefect
 from tests.server import free_port
 
 
-def client(fake: FakePrefect, faults: dict[int, str] | None = None, **api: Any) -> Client:
+def client(fake: FakePrefect, faults: Any = None, **api: Any) -> Client:
     return Client(Api(url=URL, **api), Wire(fake, faults), AT_ONCE, sleep=lambda seconds: None)
 
 
