@@ -34,6 +34,7 @@ def schedule(entry: Mapping[str, Any]) -> dict[str, Any]:
     rule = entry["schedule"]
     fields: dict[str, Any] = {"slug": entry.get("slug"), "timezone": rule.get("timezone") or "UTC"}
     if rule.get("cron") is not None:
+        fields["timezone"] = rule.get("timezone")  # here alone Prefect leaves it open, and then means UTC
         fields |= {"cron": rule["cron"], "day_or": rule.get("day_or", True)}
     elif rule.get("interval") is not None:
         fields |= {"interval": float(rule["interval"]), "anchor_date": instant(rule.get("anchor_date"))}
@@ -66,7 +67,8 @@ CONTENT = ("cron", "day_or", "interval", "rrule", "timezone", "parameters")
 
 def content(fields: Mapping[str, Any]) -> str:
     """What a schedule without a slug is recognised by: all but its slug, its anchor and whether it is active."""
-    return json.dumps({key: fields[key] for key in CONTENT if key in fields}, sort_keys=True)
+    told = {key: fields[key] for key in CONTENT if key in fields}
+    return json.dumps({**told, "timezone": fields["timezone"] or "UTC"}, sort_keys=True)
 
 
 def schedule_key(fields: Mapping[str, Any]) -> str:
@@ -75,7 +77,7 @@ def schedule_key(fields: Mapping[str, Any]) -> str:
         return str(fields["slug"])
     rule = fields.get("cron") or fields.get("rrule") or f"every {fields.get('interval')} s"
     suffix = f" {json.dumps(fields['parameters'], sort_keys=True)}" if fields["parameters"] else ""
-    return f"({rule} {fields['timezone']}{suffix})"
+    return f"({rule} {fields['timezone'] or 'UTC'}{suffix})"
 
 
 def schedules(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -92,14 +94,21 @@ def automation(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, key: str = "") -> Any:
-    """Without ids and nulls; sets sorted; a lone resource label as a list of one. What a run is given stays as it is."""
+    """Without ids and nulls; sets sorted; a list of one resource label as that label. What a run is given stays as it is."""
     if key in ("parameters", "job_variables"):
         return value
     if isinstance(value, Mapping):
         if key in ("match", "match_related") and value:
-            return {k: sorted(v) if isinstance(v, list) else [v] for k, v in value.items()}
+            return {k: _label(v) for k, v in value.items()}
         return {k: _plain(v, k) for k, v in value.items() if v is not None and k != "id"}
     if isinstance(value, list):
         items = [_plain(v, key) for v in value]
         return sorted(items) if key in SETS and all(isinstance(i, str) for i in items) else items
     return value
+
+
+def _label(value: Any) -> Any:
+    """`["a"]` and `"a"` mean the same to Prefect."""
+    if not isinstance(value, list):
+        return value
+    return value[0] if len(value) == 1 else sorted(value)

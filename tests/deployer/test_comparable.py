@@ -105,7 +105,7 @@ def test_sets_and_lone_labels_of_a_trigger_have_one_form() -> None:
     labels = {"prefect.resource.id": "prefect.deployment.x", "kind": ["b", "a"]}
     one = trigger(trigger={"match": labels, "expect": ["b", "a"], "for_each": [], "after": ["z", "y"]})
     expected = {
-        "match": {"prefect.resource.id": ["prefect.deployment.x"], "kind": ["a", "b"]},
+        "match": {"prefect.resource.id": "prefect.deployment.x", "kind": ["a", "b"]},
         "expect": ["a", "b"],
         "for_each": [],
         "after": ["y", "z"],
