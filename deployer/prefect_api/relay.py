@@ -22,13 +22,15 @@ from deployer.prefect_api import automations
 from deployer.prefect_api.client import Client
 
 UUID = "[0-9a-f-]{36}"
+NAME = r"(?!\.)(?:[^/?#%]|%(?!2[EFef])[0-9A-Fa-f]{2})+"
+"""One part of a path, that also stays one where a proxy decodes it or resolves its dots."""
 ALLOWED = [
     ("GET", re.compile(r"/csrf-token(\?.*)?")),
     ("GET", re.compile(r"/admin/version")),
-    ("GET", re.compile(r"/work_pools/[^/]+")),
-    ("POST", re.compile(r"/work_pools/[^/]+/workers/filter")),
+    ("GET", re.compile(rf"/work_pools/{NAME}")),
+    ("POST", re.compile(rf"/work_pools/{NAME}/workers/filter")),
     ("POST", re.compile(r"/flows/")),
-    ("GET", re.compile(r"/deployments/name/[^/]+/[^/]+")),
+    ("GET", re.compile(rf"/deployments/name/{NAME}/{NAME}")),
     ("POST", re.compile(r"/deployments/")),
     ("POST", re.compile(r"/automations/")),
     ("DELETE", re.compile(rf"/automations/owned-by/prefect\.deployment\.{UUID}")),
@@ -53,7 +55,7 @@ class Relay:
 
     def permits(self, header: str | None) -> bool:
         expected = "Basic " + base64.b64encode(f"relay:{self.password}".encode()).decode()
-        return header is not None and secrets.compare_digest(header, expected)
+        return header is not None and secrets.compare_digest(header.encode(), expected.encode())
 
     def forward(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         """One call, as the client of this process makes it. Answers status and JSON."""
