@@ -19,9 +19,14 @@ TAG = "served-locally"
 
 
 def serve(
-    root: Path, declared: list[Declared], names: list[str], variables: Mapping[str, str], note: Callable[[str], None]
+    root: Path,
+    declared: list[Declared],
+    names: list[str],
+    production: list[str],
+    variables: Mapping[str, str],
+    note: Callable[[str], None],
 ) -> Exit:
-    """Serve the named deployments, or all, as `NAME-local`, until Ctrl-C."""
+    """Serve the named deployments, or all, as `NAME-local`, until Ctrl-C. `production`: environments to keep away from."""
     known = [d.declaration.name for d in declared]
     for name in names:
         if name not in known:
@@ -33,7 +38,7 @@ def serve(
         raise InvalidInput(
             "PREFECT_API_URL is not set. Give the API to serve at, e.g. --env-file with the output of: scripts/local.py env dev"
         )
-    _check_owner(variables)
+    _check_owner(variables, production)
     os.environ.update(
         {k: v for k, v in variables.items() if k.startswith("PREFECT_")}
         | {"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}
@@ -60,7 +65,7 @@ def serve(
     return Exit.DONE
 
 
-def _check_owner(variables: Mapping[str, str]) -> None:
+def _check_owner(variables: Mapping[str, str], production: list[str]) -> None:
     """Prefect would take over a deployment of the same name without a word."""
     api = Api(
         url=variables["PREFECT_API_URL"],
@@ -69,6 +74,6 @@ def _check_owner(variables: Mapping[str, str]) -> None:
     )
     with Client(api) as client:
         connect(client)
-        found = answers(client, ["env:prod"], ())
+        found = [name for name in production if answers(client, [f"env:{name}"], ())]
     if found:
-        raise Refused(f"{api.url} holds production deployments; serve is for a development API.")
+        raise Refused(f"{api.url} holds deployments of {', '.join(found)}; serve is for a development API.")

@@ -442,4 +442,6 @@ def serve(call: Call) -> Exit:
     declared, problems = project.load_catalog(call.tree)
     if problems:
         raise invalid(problems)
-    return serving.serve(call.repository.path, declared, call.words.name, call.variables, call.console.note)
+    environments = project.load_environments(call.tree, None)
+    production = [e.name for e in environments if e.mode == "production"]
+    return serving.serve(call.repository.path, declared, call.words.name, production, call.variables, call.console.note)
