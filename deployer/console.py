@@ -48,18 +48,22 @@ class Console:
             github.write_outputs(self.variables, outputs)
 
     def note(self, message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
+        print(github.harmless(message) if self.in_github else message, file=sys.stderr, flush=True)
+
+    def command(self, line: str) -> None:
+        """To GitHub, which hears what begins with two colons."""
+        print(line, file=sys.stderr, flush=True)
 
     def problems(self, problems: tuple[Problem, ...]) -> None:
         for problem in problems:
             self.note(str(problem))
         if self.in_github:
-            print("\n".join(github.error_lines(problems)), file=sys.stderr, flush=True)
+            self.command("\n".join(github.error_lines(problems)))
 
     def error(self, error: DeployError) -> None:
         self.note(f"error: {error}")
         if self.in_github:
-            print(github.error(str(error)), file=sys.stderr, flush=True)
+            self.command(github.error(str(error)))
 
     @contextmanager
     def progress(self, total: int, title: str) -> Iterator[Callable[[Outcome], None]]:
@@ -69,12 +73,12 @@ class Console:
                 yield step
             return
         if self.in_github:
-            self.note(f"::group::{title}")
+            self.command(f"::group::{title}")
         try:
             yield lambda outcome: self.note(render.outcome_line(outcome))
         finally:
             if self.in_github:
-                self.note("::endgroup::")
+                self.command("::endgroup::")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def error_lines(problems: Iterable[Problem]) -> list[str]:
 
 def error(message: str) -> str:
     return f"::error::{_data(message)}"
+
+
+def harmless(message: str) -> str:
+    """What a flow logs or a file holds is no command to GitHub."""
+    return re.sub(r"(?m)^(\s*):(?=:)", r"\1: ", message)
 
 
 def _data(text: str) -> str:
