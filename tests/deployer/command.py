@@ -125,6 +125,7 @@ def _stand_in(checkout: Path) -> Iterator[StandIn]:
 def loading_command(tmp_path: Path, fake: FakePrefect, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     """With the real loader, which takes seconds to import Prefect."""
     monkeypatch.setattr(Client.__init__, "__defaults__", (None, Retry(), lambda seconds: None))  # retries do not wait
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # there is nobody to verify; reading certificates takes longest
     path = tmp_path / "shop"
     repo = Repo(path, files(path.as_uri()))
