@@ -392,7 +392,7 @@ def up(
     for environment in wanted:
         for pool in [pool for pool, kind in environment.pools.items() if kind != "process"]:
             say(f"{environment.name}: no worker for {pool}, a pool of type {environment.pools[pool]}")
-    with _locked(state, say):
+    with _locked(state, say), _heeding_ctrl_c():
         before, running = _read(state), _running(state)
         entries = dict(before)
         for environment in wanted:
@@ -409,6 +409,21 @@ def up(
             _write(state, {name: entry for name, entry in entries.items() if name in before or name in alive})
             raise
     return [_well(environment.name, entries[environment.name]) for environment in wanted]
+
+
+@contextmanager
+def _heeding_ctrl_c() -> Iterator[None]:
+    """For our children: those of a script's `up &` would ignore it, and a worker that is asked to end sends it itself."""
+    ignored = (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread()
+    )
+    if ignored:
+        signal.signal(signal.SIGINT, lambda number, frame: None)  # here it stays without effect
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _well(name: str, entry: Entry) -> Status:
@@ -712,7 +727,8 @@ def env(name: str, repo: Path, state: Path) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _stop)
     words = _parser().parse_args(arguments)
     words.state = words.state or words.repo / ".local"
     try:

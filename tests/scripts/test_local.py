@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,15 +80,15 @@ class Lab:
     state: Path
     variables: Mapping[str, str]
 
-    def start(self, verb: str, *words: str) -> subprocess.Popen[str]:
+    def start(self, verb: str, *words: str, by: Sequence[str] = ()) -> subprocess.Popen[str]:
         places = ["--repo", str(self.repo), "--state", str(self.state)]
-        command = [sys.executable, str(PROGRAM), verb, *words, *places]
+        command = [*by, sys.executable, str(PROGRAM), verb, *words, *places]
         return subprocess.Popen(
             command, env=self.variables, cwd=self.repo, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def call(self, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
-        with self.start(verb, *words) as process:
+    def call(self, verb: str, *words: str, by: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        with self.start(verb, *words, by=by) as process:
             output, errors = process.communicate(timeout=240)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
@@ -400,6 +400,7 @@ def test_an_api_that_cannot_start_is_reported_with_the_end_of_its_log(lab: Lab) 
 
 
 SECRET = "a-key-of-the-real-thing"
+IN_THE_BACKGROUND = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]  # where a script's `up &` runs: Ctrl-C has no effect
 
 
 @pytest.fixture(scope="module")
@@ -421,7 +422,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     (found.repo / ".env").write_text(f"PREFECT_API_AUTH_STRING={SECRET}\n")
     (found.repo / "prefect.toml").write_text('[server]\nlogging_level = "DEBUG"\n')
     try:
-        answer = found.call("up", "dev", "--port-base", "0")
+        answer = found.call("up", "dev", "--port-base", "0", by=IN_THE_BACKGROUND)
         assert answer.returncode == 0, answer.stderr
         yield found
     finally:
