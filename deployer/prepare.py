@@ -92,11 +92,8 @@ def check_tenancy(site: Site, others: list[Release]) -> None:
 
 
 def read_world(site: Site, wanted: list[Resource], unmanaged: list[Key], history: History) -> World:
-    keys = (
-        {r.key for r in wanted}
-        | set(unmanaged)
-        | ({k for k in history.known | history.created if k[0] != "deployment"})
-    )
+    recorded = {key for key in history.known | history.created if key[0] != "deployment"}
+    keys = {r.key for r in wanted} | set(unmanaged) | recorded | set(_queues(wanted))
     specs = [
         *(r.fields for r in wanted if r.kind == "deployment"),
         *(f for s in history.specifications for k, f in s.by_key().items() if k[0] == "deployment"),
@@ -155,6 +152,7 @@ def from_specification(
     wanted = [*recorded.resources, *secrets]
     world = read_world(site, wanted, unmanaged, history)
     _check_pools(site, wanted)
+    _check_queues(wanted, world.live)
     _check_job_variables(site.client, wanted, world.live)
     planned = plan.plan(
         wanted, unmanaged, world, history, site.scope, site.environment.policy, revision.commit, revision.ref, options
@@ -273,6 +271,27 @@ def _check_pools(site: Site, wanted: list[Resource]) -> None:
         env = site.environment.name
         raise InvalidInput(
             f"{site.client.url} has no work pool {', '.join(sorted(missing))}. {env}'s deploys make it: apply --env {env} first. Nothing was touched."
+        )
+
+
+def _queues(wanted: list[Resource]) -> dict[Key, list[str]]:
+    """The queues that deployments name -> those deployments. Every pool has its default queue."""
+    found: dict[Key, list[str]] = {}
+    for r in wanted:
+        if r.kind == "deployment" and r.fields.get("work_queue", "default") != "default":
+            found.setdefault(("work_queue", f"{r.fields['work_pool']}/{r.fields['work_queue']}"), []).append(r.name)
+    return found
+
+
+def _check_queues(wanted: list[Resource], live: Mapping[Key, Live]) -> None:
+    """A misspelt queue would be created without a word, and no worker would ever look at it."""
+    there = {r.key for r in wanted} | set(live)
+    missing = [
+        f"{names[0]} names the work queue {key[1]}" for key, names in _queues(wanted).items() if key not in there
+    ]
+    if missing:
+        raise InvalidInput(
+            f"{'; '.join(missing)}, which is neither there nor declared. Declare it under the pool's `queues`. Nothing was touched."
         )
 
 
