@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
+import warnings
 import zoneinfo
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -87,8 +88,9 @@ def _rrule(rule: str) -> str:
     if re.search(r"INTERVAL=[-+]?0*(;|\s|$)", rule, re.I):
         raise ValueError(f"'{rule[:60]}' has an INTERVAL of 0, and would never come to an end")
     try:
-        rrulestr(rule)
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
+        with warnings.catch_warnings(action="error"):  # dateutil only warns of a time zone that it does not know
+            rrulestr(rule)
+    except (Warning, ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
         reason = f": {error}" if str(error).startswith("invalid '") else ""
         raise ValueError(
             f"'{rule[:60]}' is not a recurrence rule (RFC 5545){reason}; e.g. 'FREQ=WEEKLY;BYDAY=MO;BYHOUR=6;BYMINUTE=0;BYSECOND=0'"

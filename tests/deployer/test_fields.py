@@ -93,6 +93,11 @@ def test_a_bad_recurrence_rule_is_told_at_its_key(rule: str) -> None:
     assert "__init__" not in message and "FREQ=WEEKLY;BYDAY=MO" in message
 
 
+def test_a_start_in_a_time_zone_that_nobody_knows_is_told_and_no_warning_printed() -> None:
+    text = 'rrule: "DTSTART:20260101T00 T\\nRRULE:FREQ=DAILY"'
+    assert "is not a recurrence rule" in fault(Schedule, text)[1]
+
+
 def test_a_recurrence_rule_that_would_hang_the_scheduler_is_told() -> None:
     assert "INTERVAL of 0" in fault(Schedule, "rrule: FREQ=DAILY;INTERVAL=0;COUNT=3")[1]
 
