@@ -139,7 +139,7 @@ def test_a_module_that_never_ends_importing_is_given_up(stage: Stage, monkeypatc
 def test_what_a_module_prints_upsets_nothing(stage: Stage) -> None:
     noise = "import os, sys\nprint('{}' * 100_000)\nos.write(1, b'[1]\\n')\nprint('x' * 1_000_000, file=sys.stderr)\n"
     stage.commit(stage.entry(), files={"flows/alpha/flows.py": noise + PLAIN})
-    assert [c.kind for c in stage.plan().writes] == ["work_pool", "work_pool", "deployment"]
+    assert "deployment" in {c.kind for c in stage.plan().writes}
 
 
 def test_the_flows_of_a_commit_never_meet_those_of_the_work_tree(stage: Stage) -> None:
