@@ -183,8 +183,7 @@ def _create_loaded(prepared: Prepared, new: list[Change]) -> Iterable[Outcome]:
     if not new or not prepared.loader:
         return
     by_name = {prepared.names[c.name]: c for c in new}
-    in_prefect = {c.name.split("/", 1)[1]: c for c in new}
-    with relay.open_relay(prepared.site.client, frozenset(in_prefect)) as through:
+    with relay.open_relay(prepared.site.client, frozenset(c.name for c in new)) as through:
         answer = prepared.loader.create(list(by_name), through)
     for name, change in by_name.items():
         deployed = change.name.split("/", 1)[1]

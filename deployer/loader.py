@@ -83,6 +83,7 @@ class Session:
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         """Prefect's `deploy()`, once for each pool. The API is a relay of the parent's, which holds the credentials."""
+        from prefect.context import SyncClientContext
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
         api = request["api"]
@@ -91,7 +92,7 @@ class Session:
             pools.setdefault(self.loaded[name][1], []).append(name)
         faults: dict[str, str] = {}
         settings = {PREFECT_API_URL: api["url"], PREFECT_API_AUTH_STRING: api["auth_string"]}
-        with temporary_settings(settings, restore_defaults={PREFECT_API_KEY}):
+        with temporary_settings(settings, restore_defaults={PREFECT_API_KEY}), SyncClientContext.get_or_create():
             for pool, names in pools.items():
                 faults |= self.deploy(pool, names)
         return {"faults": faults}
@@ -198,13 +199,16 @@ class Shared:
 
 
 def arguments(item: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments that to_deployment() and deploy() share."""
+    """The keyword arguments that to_deployment() and deploy() share. A `simple` version: the checkout is no clone, and asking
+    Git in vain for each deployment takes longer than the rest."""
+    from prefect._internal.versioning import VersionType
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
 
     limit = item["concurrency_limit"]
     return {
         "name": item["deployment_name"],
         "version": item["version"],
+        "version_type": VersionType.SIMPLE,
         "tags": item["tags"],
         "parameters": item["parameters"],
         "description": item["description"],

@@ -24,7 +24,7 @@ def answers(client: Client, tags: Collection[str], names: Collection[str]) -> li
     have = {f"{flows[a['flow_id']]}/{a['name']}" for a in found.values()}
     missing = [name for name in names if name not in have]
     if missing:
-        others, more = _by_name(client, missing)
+        others, more = named(client, missing)
         found |= {a["id"]: a for a in others}
         flows |= more
     return [{**a, "flow_name": flows[a["flow_id"]]} for a in found.values()]
@@ -38,22 +38,22 @@ def _flow_names(client: Client, found: Iterable[Mapping[str, Any]]) -> dict[str,
     return {flow["id"]: flow["name"] for page in pages for flow in page}
 
 
-def _by_name(client: Client, names: list[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Looked up by both names at once, in groups that keep a request small."""
+def named(client: Client, names: list[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Deployments by flow/deployment, and their flows' names. Looked up by both names at once, in groups that keep a request small."""
     found: list[dict[str, Any]] = []
     flows: dict[str, str] = {}
     for start in range(0, len(names), 100):
         group = set(names[start : start + 100])
         flow_names = sorted({n.split("/", 1)[0] for n in group})
         deployment_names = sorted({n.split("/", 1)[1] for n in group})
-        named = {f["id"]: f["name"] for f in client.pages("/flows/filter", {"flows": {"name": {"any_": flow_names}}})}
-        if not named:
+        known = {f["id"]: f["name"] for f in client.pages("/flows/filter", {"flows": {"name": {"any_": flow_names}}})}
+        if not known:
             continue
         body = {"flows": {"name": {"any_": flow_names}}, "deployments": {"name": {"any_": deployment_names}}}
         found += [
-            a for a in client.pages("/deployments/filter", body) if f"{named.get(a['flow_id'])}/{a['name']}" in group
+            a for a in client.pages("/deployments/filter", body) if f"{known.get(a['flow_id'])}/{a['name']}" in group
         ]
-        flows |= named
+        flows |= known
     return found, flows
 
 

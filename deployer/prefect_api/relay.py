@@ -14,11 +14,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 from deployer.errors import ApiRefused, DeployError
-from deployer.prefect_api import automations
+from deployer.prefect_api import automations, deployments
 from deployer.prefect_api.client import Client
 
 UUID = "[0-9a-f-]{36}"
@@ -40,10 +42,14 @@ ALLOWED = [
 
 @dataclass
 class Relay:
+    """`names` (flow/deployment) are to be created; those `taken` were there already when the relay opened."""
+
     client: Client
     names: frozenset[str]
+    taken: frozenset[str] = frozenset()
     password: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    created: dict[str, str] = field(default_factory=dict)
+    made: dict[tuple[str, str], Any] = field(default_factory=dict)
+    triggered: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     fatal: DeployError | None = None
     port: int = 0
@@ -61,37 +67,65 @@ class Relay:
         """One call, as the client of this process makes it. Answers status and JSON."""
         if not any(m == method and pattern.fullmatch(path) for m, pattern in ALLOWED):
             return 403, {"detail": f"{method} {path} is not part of creating a deployment"}
+        name = str(body.get("name")) if isinstance(body, dict) else ""
+        if path == "/deployments/" and name not in self.planned:
+            return 403, {"detail": f"the deployment '{name}' is not planned to be created"}
+        with self.lock:
+            return self._known(method, path, name) or self._asked(method, path, body, name)
+
+    @cached_property
+    def planned(self) -> frozenset[str]:
+        return frozenset(name.split("/", 1)[1] for name in self.names - self.taken)
+
+    @property
+    def created(self) -> set[str]:
+        return {name for path, name in self.made if path == "/deployments/"}
+
+    def _known(self, method: str, path: str, name: str) -> tuple[int, Any] | None:
+        """What needs no call, or no second one: for a new deployment `.deploy()` makes four, and creates with one of them."""
         if path.startswith("/csrf-token"):
             return 404, {"detail": "Not Found"}
-        name = body.get("name") if path == "/deployments/" and isinstance(body, dict) else None
-        if path == "/deployments/" and name not in self.names:
-            return 403, {"detail": f"the deployment '{name}' is not planned to be created"}
+        if path.startswith("/deployments/name/"):
+            return self._looked_up(unquote(path.removeprefix("/deployments/name/")))
+        if method == "DELETE" and path not in self.triggered:
+            return 204, None
+        return (201, self.made[path, name]) if (path, name) in self.made else None
+
+    def _looked_up(self, name: str) -> tuple[int, Any]:
+        if name not in self.taken:
+            return 404, {"detail": "Deployment not found"}
+        reason = f"{name} is there by now, and was not when this was planned: plan again"
+        self.failed[name.split("/", 1)[1]] = reason
+        return 403, {"detail": reason}
+
+    def _asked(self, method: str, path: str, body: Any, name: str) -> tuple[int, Any]:
         if self.fatal:
             return 400, {"detail": str(self.fatal)}
         try:
-            with self.lock:
-                answer = self._request(method, path, body)
+            answer = self._request(method, path, body)
         except ApiRefused as error:
-            if name:
+            if path == "/deployments/":
                 self.failed[name] = str(error)
             return error.status, {"detail": str(error)}
         except DeployError as error:
             self.fatal = error
             return 400, {"detail": str(error)}
-        if name:
-            self.created[name] = answer["id"]
+        if path in ("/flows/", "/deployments/"):
+            self.made[path, name] = answer
         return (204 if answer is None else 201 if method == "POST" and not path.endswith("filter") else 200), answer
 
     def _request(self, method: str, path: str, body: Any) -> Any:
         """All but one of these calls may be repeated: a second automation would be one more."""
         if (method, path) == ("POST", "/automations/") and isinstance(body, dict) and "name" in body:
+            self.triggered.add(f"/automations/owned-by/{body.get('owner_resource')}")
             return automations.send(self.client, body)
         return self.client.request(method, path, body)
 
 
 @contextmanager
 def open_relay(client: Client, names: frozenset[str]) -> Iterator[Relay]:
-    relay = Relay(client, names)
+    there, flows = deployments.named(client, sorted(names))
+    relay = Relay(client, names, frozenset(f"{flows[a['flow_id']]}/{a['name']}" for a in there))
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(relay))
     server.daemon_threads = True
     relay.port = server.server_address[1]
@@ -108,6 +142,9 @@ def open_relay(client: Client, names: frozenset[str]) -> Iterator[Relay]:
 def _handler(relay: Relay) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = (
+            1 << 16
+        )  # headers and body in one packet: in two, the other side waits 40 ms before it takes the second
 
         def _serve(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
