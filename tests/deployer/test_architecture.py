@@ -23,13 +23,69 @@ from tests.repository import Repo
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "deployer"
 
-ORDER = ["errors", "yamlfile", "fields", "model", "environment", "catalog", "refs", "source", "comparable", "desired", "schema", "plan", "render", "github", "saved", "revision", "project", "prefect_api.client", "prefect_api.artifacts", "prefect_api.variables", "prefect_api.secrets", "prefect_api.limits", "prefect_api.pools", "prefect_api.queues", "prefect_api.runs", "prefect_api.schedules", "prefect_api.automations", "prefect_api.deployments", "prefect_api", "prefect_api.relay", "ledger", "loading", "stats", "prepare", "apply", "preview", "console", "following", "serving", "verbs", "cli"]
+ORDER = [
+    "errors",
+    "yamlfile",
+    "fields",
+    "model",
+    "environment",
+    "catalog",
+    "refs",
+    "source",
+    "comparable",
+    "desired",
+    "schema",
+    "plan",
+    "render",
+    "github",
+    "saved",
+    "revision",
+    "project",
+    "prefect_api.client",
+    "prefect_api.artifacts",
+    "prefect_api.variables",
+    "prefect_api.secrets",
+    "prefect_api.limits",
+    "prefect_api.pools",
+    "prefect_api.queues",
+    "prefect_api.runs",
+    "prefect_api.schedules",
+    "prefect_api.automations",
+    "prefect_api.deployments",
+    "prefect_api",
+    "prefect_api.relay",
+    "ledger",
+    "loading",
+    "stats",
+    "prepare",
+    "apply",
+    "preview",
+    "console",
+    "following",
+    "serving",
+    "verbs",
+    "cli",
+]
 """Each module imports only what stands before it."""
 
 ALONE = "loader"
 """A program of its own: it imports nothing of the package, and nothing imports it."""
 
-PURE = ["errors", "yamlfile", "fields", "model", "environment", "catalog", "refs", "source", "comparable", "desired", "schema", "plan", "render"]
+PURE = [
+    "errors",
+    "yamlfile",
+    "fields",
+    "model",
+    "environment",
+    "catalog",
+    "refs",
+    "source",
+    "comparable",
+    "desired",
+    "schema",
+    "plan",
+    "render",
+]
 IMPURE = {
     "prefect",
     "httpx",

@@ -286,7 +286,7 @@ GIVEN_AWAY = [
     *(
         "{x: 'postgres://ada:hunter2@db/prices'}",
         "[['redis://:hunter2@cache/0']]",
-        "{x: '-----BEGIN RSA PRIVATE KEY-----'}",
+        "{x: '-----BEGIN RSA " + "PRIVATE KEY-----'}",  # in two parts, or this file looks as if it held one
     ),
     *("{x: 'see ${X:-ghp_0123456789abcdefghijABCDEFGHIJ}'}", "{token: '${T:-abc}'}"),
 ]
