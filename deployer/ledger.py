@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from deployer.desired import Scope
+from deployer.errors import InvalidInput
 from deployer.model import Base, Key, Release, Resource, Specification, canonical, digest
 from deployer.plan import History
 from deployer.prefect_api import Client, artifacts
@@ -104,7 +105,13 @@ class Ledger:
             answer = artifacts.latest(self.client, self._spec_key(release.specification))
             if answer is None:
                 return None
-            self._specs[release.specification] = load_specification(answer["data"])
+            try:
+                self._specs[release.specification] = load_specification(answer["data"])
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise InvalidInput(
+                    f"The specification of release {release.number} at {self.client.url} ({answer['key']}) cannot be read: "
+                    "another version of this tool wrote it, or somebody changed it. Use the newest tool, or delete that artifact to go on without it."
+                ) from None
         return self._specs[release.specification]
 
     def _spec_key(self, identity: str) -> str:
@@ -236,6 +243,8 @@ def dump_specification(spec: Specification) -> dict[str, Any]:
 
 def load_specification(data: Any) -> Specification:
     record = json.loads(data) if isinstance(data, str) else data
+    if record["format"] != FORMAT:
+        raise ValueError(f"format {record['format']}")
     return Specification(
         record["project"],
         record["environment"],

@@ -149,7 +149,7 @@ def from_specification(
         raise InvalidInput(
             f"{'; '.join(found)}. Everybody can read it there: use a Secret block inside the flow instead. Nothing was touched."
         )
-    wanted = [*recorded.resources, *secrets]
+    wanted = [*(_whole(r, site.client, history) for r in recorded.resources), *secrets]
     world = read_world(site, wanted, unmanaged, history)
     _check_pools(site, wanted)
     _check_queues(wanted, world.live)
@@ -158,6 +158,16 @@ def from_specification(
         wanted, unmanaged, world, history, site.scope, site.environment.policy, revision.commit, revision.ref, options
     )
     return Prepared(site, planned, recorded, wanted, unmanaged, history, options)
+
+
+def _whole(resource: Resource, client: Client, history: History) -> Resource:
+    """A pool whose job template we set once and no longer declare gets its type's own back, as a new pool would."""
+    if resource.kind != "work_pool" or "base_job_template" in resource.fields:
+        return resource
+    if not any("base_job_template" in base for base in history.of(resource.key)):
+        return resource
+    template = prefect_api.pools.default_template(client, resource.fields["type"])
+    return replace(resource, fields={**resource.fields, "base_job_template": template})
 
 
 def _overtaken(site: Site, revision: Revision, history: History, options: Options, why: str) -> Prepared:

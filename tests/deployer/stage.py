@@ -49,6 +49,8 @@ class Config:
 
     deployments: tuple[Mapping[str, Any], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    templates: Mapping[str, Any] = field(default_factory=dict)
+    """Pool's key -> base job template, as read from its file."""
 
     def contents(self) -> Contents:
         blank = {
@@ -63,7 +65,7 @@ class Config:
         document = Document("flows/alpha/deployments.yaml", list(self.deployments))
         found = [Declaration.model_validate(item) for item in self.deployments]
         declared = [Declared(item, document, index) for index, item in enumerate(found)]
-        return Contents(environment, sorted(declared, key=lambda d: d.declaration.name))
+        return Contents(environment, sorted(declared, key=lambda d: d.declaration.name), self.templates)
 
 
 def config(*deployments: Mapping[str, Any], **settings: Any) -> Config:

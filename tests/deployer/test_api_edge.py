@@ -118,7 +118,7 @@ TRIGGER = {"name": "after-load", "type": "event", "expect": ["load.done"]}
 EVERYTHING = config(
     deployment("hello", schedules=[{"cron": "0 1 * * *"}, {"interval": 3600}], triggers=[TRIGGER], queue="fast"),
     deployment("bye", concurrency_limit=2),
-    work_pools={"alpha": {"name": "dev-alpha", "type": "process", "queues": {"slow": {"concurrency_limit": 1}}}},
+    work_pools={"alpha": {"name": "dev-alpha", "type": "process", "queues": {"fast": {"concurrency_limit": 1}}}},
     variables={"colour": "red"},
     secrets={"token": "${TOKEN:-}"},
     concurrency_limits={"db": {"limit": 3}},

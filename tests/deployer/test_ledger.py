@@ -11,6 +11,7 @@ import pytest
 from deployer import ledger
 from deployer.desired import Scope
 from deployer.environment import Api
+from deployer.errors import InvalidInput
 from deployer.ledger import Ledger
 from deployer.model import Resource, Specification
 from deployer.prefect_api import Client, artifacts
@@ -388,3 +389,13 @@ def test_the_newest_version_of_a_specification_counts(fake: FakePrefect) -> None
     key, data = f"spec-shop-dev-{identity}", json.dumps(ledger.dump_specification(spec()))
     artifacts.post(found.client, key, "json", data, "", lambda a: False)
     assert reread(fake).specification(release(specification=identity)) == spec()
+
+
+@pytest.mark.parametrize("data", ["{", "[]", "{}", "null", '{"format": 2}', '{"format": 1}'])
+def test_a_specification_that_cannot_be_read_is_told_with_its_key(fake: FakePrefect, data: str) -> None:
+    found = book(fake, "succeeded")
+    (there,) = versions(fake, "spec-")
+    with fake.backstage as client:
+        client.patch(f"/artifacts/{there['id']}", json={"data": data}).raise_for_status()
+    with pytest.raises(InvalidInput, match=f"of release 1 .*{there['key']}.* cannot be read"):
+        found.history()

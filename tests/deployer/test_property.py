@@ -142,6 +142,16 @@ automations = some.lists(
     max_size=2,
     unique_by=lambda a: a["name"],
 )
+templates = some.builds(
+    lambda command: {
+        "job_configuration": {"command": command, "env": "{{ env }}"},
+        "variables": {
+            "type": "object",
+            "properties": {key: {} for key in ("env", "working_dir", "stream_output", "name")},
+        },
+    },
+    some.sampled_from(["python -m one", "python -m two"]),
+)
 prunes = some.sampled_from(["pause", "delete", "keep"])
 references = some.sampled_from(["${TOKEN:-}", "${DSN:-}", "${UNSET:-}"])
 
@@ -170,7 +180,14 @@ def configs(prune: str = "pause") -> some.SearchStrategy[Config]:
             ),
         },
     )
-    return some.builds(lambda found, settings: Config(tuple(found), settings), deployments, more)
+    return some.builds(sound, deployments, more, some.dictionaries(some.just("alpha"), templates, max_size=1))
+
+
+def sound(found: list[dict[str, Any]], settings: dict[str, Any], templates: dict[str, Any]) -> Config:
+    """A deployment names a queue that its pool declares, or none."""
+    declared = {key: pool.get("queues", {}) for key, pool in settings["work_pools"].items()}
+    kept = [{k: v for k, v in d.items() if k != "queue" or v in declared[d["pool"]]} for d in found]
+    return Config(tuple(kept), settings, templates)
 
 
 # -- what holds for each
@@ -189,17 +206,11 @@ def assert_as_alone(fake: FakePrefect, wanted: Config, commit: str) -> None:
     left = {key for key in found if key not in expected}
     retired = {name for kind, name in left if kind == "deployment"}
     for kind, name in sorted(expected):
-        if kind != "work_queue" or name in _declared_queues(wanted):
-            there = found.get((kind, name))
-            assert _bare(kind, there, retired) == _bare(kind, expected[kind, name], set()), (kind, name)
+        there = found.get((kind, name))
+        assert _bare(kind, there, retired) == _bare(kind, expected[kind, name], set()), (kind, name)
     prune = wanted.contents().environment.policy.prune
     for kind, name in sorted(left):
         assert _may_stay(kind, name, found[kind, name], prune, wanted, retired), (kind, name)
-
-
-def _declared_queues(wanted: Config) -> set[str]:
-    pools = wanted.contents().environment.work_pools.values()
-    return {f"{pool.name}/{queue}" for pool in pools for queue in pool.queues}
 
 
 def _bare(kind: str, value: Any, retired: set[str]) -> Any:
@@ -210,8 +221,6 @@ def _bare(kind: str, value: Any, retired: set[str]) -> Any:
 
 
 def _may_stay(kind: str, name: str, value: Any, prune: str, wanted: Config, retired: set[str]) -> bool:
-    if kind == "work_queue":
-        return True  # the server makes one for any deployment that names it, and asks nobody
     if kind == "secret" and name in wanted.settings.get("secrets", {}):
         return True  # declared without a value: not managed
     if kind == "automation" and not _bare(kind, value, retired):
