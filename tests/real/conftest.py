@@ -15,8 +15,10 @@ from tests.server import Server
 
 
 @pytest.fixture
-def stage(real_server: Server, tmp_path: Path, unique: Callable[[str], str]) -> Stage:
-    return scratch(real_server.url, tmp_path, unique("stage"))
+def stage(real_server: Server, tmp_path: Path, unique: Callable[[str], str]) -> Iterator[Stage]:
+    stage = scratch(real_server.url, tmp_path, unique("stage"))
+    yield stage
+    stage.end()
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,21 @@ stage.nothing_left()                       # a second plan is empty, a second ap
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from deployer import prepare, project
@@ -21,12 +28,12 @@ from deployer.apply import Author, Result, apply
 from deployer.environment import Environment
 from deployer.model import Plan
 from deployer.plan import Options
-from deployer.prefect_api import Client, Retry
-from deployer.prefect_api.client import Calls
+from deployer.prefect_api import Client
 from deployer.prepare import Prepared, Site
 from deployer.project import Tree
 from deployer.revision import Repository
 from tests.repository import Repo
+from tests.server import LEASHED, clean_environment
 
 FLOWS = '''\
 """Flows of many shapes; nothing here runs."""
@@ -44,6 +51,7 @@ def other(name: str = "x", count: int = 1):
     pass
 '''
 
+PLAIN = Options()
 READS = ("/filter", "/count", "/csrf-token")
 """Endings of POST endpoints that only read."""
 
@@ -118,8 +126,8 @@ class Stage:
             "refs": {"branches": ["main"]},
             "source": {"repository": "https://git.example.invalid/team/scratch.git"},
             "work_pools": {
-                "alpha": {"name": self.named("pool"), "type": "process"},
-                "beta": {"name": self.named("pool-b"), "type": "process"},
+                "alpha": {"name": self.named("pool"), "type": "process", "queues": {"fast": {}}},
+                "beta": {"name": self.named("pool-b"), "type": "process", "queues": {"fast": {}}},
             },
         }
         return {**base, **self.environment}
@@ -132,13 +140,16 @@ class Stage:
     def site(self) -> Iterator[Site]:
         tree = Tree.working(self.repo.path)
         found: Environment = project.load_environment(tree, "dev", self.known)
-        client = Client(found.api, transport=self.wire, retry=Retry(base=0.05))
-        client.calls = Calls()
+        client = Client(found.api, transport=self.wire)
         with prepare.open_site(found, client=client) as site:
             yield site
 
+    def carry_out(self, prepared: Prepared) -> Result:
+        assert not prepared.plan.refusals, prepared.plan.refusals
+        return apply(prepared, Author("test", "", "0"))
+
     @contextmanager
-    def prepared(self, ref: str = "HEAD", options: Options = Options()) -> Iterator[Prepared]:
+    def prepared(self, ref: str = "HEAD", options: Options = PLAIN) -> Iterator[Prepared]:
         repository = Repository.find(self.repo.path)
         with (
             self.site() as site,
@@ -152,15 +163,13 @@ class Stage:
 
     def apply(self, ref: str = "HEAD", **options: bool) -> Result:
         with self.prepared(ref, Options(**options)) as found:
-            assert not found.plan.refusals, found.plan.refusals
-            return apply(found, Author("test", "", "0"))
+            return self.carry_out(found)
 
     def release(self, *entries: Mapping[str, Any], **options: bool) -> Plan:
         """Commit these entries, apply the commit; the plan that was applied."""
         self.commit(*entries)
         with self.prepared(options=Options(**options)) as found:
-            assert not found.plan.refusals, found.plan.refusals
-            result = apply(found, Author("test", "", "0"))
+            result = self.carry_out(found)
             assert result.error is None, result.error
             return found.plan
 
@@ -170,7 +179,7 @@ class Stage:
         self.wire.requests.clear()
         with self.prepared() as found:
             assert found.plan.writes == ()
-            result = apply(found, Author("test", "", "0"))
+            result = self.carry_out(found)
         assert (result.error, result.outcomes, result.release) == (None, (), None)
         assert self.wire.writes == []
         assert self.everything() == before
@@ -180,6 +189,11 @@ class Stage:
     @property
     def api(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    def end(self) -> None:
+        """Leave nothing behind that the server's scheduler would go on making runs for."""
+        for deployment in self.deployments().values():
+            self.ask("DELETE", f"/deployments/{deployment['id']}")
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One call; again when SQLite was locked."""
@@ -250,6 +264,47 @@ def _rule(schedule: Mapping[str, Any]) -> str:
 def paths(plan: Plan, kind: str = "deployment") -> Sequence[str]:
     """The fields that a plan writes, of one kind."""
     return [f.path for c in plan.changes if c.kind == kind for f in c.fields if not f.held]
+
+
+@contextmanager
+def worker(url: str, pool: str, folder: Path) -> Iterator[Path]:
+    """A real process worker of the pool, polling every second; its log. It ends with this process, however that ends."""
+    folder.mkdir(parents=True)
+    log = folder / "worker.log"
+    settings = {"PREFECT_API_URL": url, "PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_RUNNER_HEARTBEAT_FREQUENCY": "30"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", LEASHED, "worker", "start", "--pool", pool, "--type", "process", "--name", pool],
+            env={**clean_environment(folder), **settings},
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: _online(url, pool) or (process.poll() is not None and pytest.fail(log.read_text())), 60)
+        yield log
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _online(url: str, pool: str) -> bool:
+    answer = httpx.post(f"{url}/work_pools/{pool}/workers/filter", json={}, trust_env=False)
+    return answer.status_code == 200 and any(w["status"] == "ONLINE" for w in answer.json())
+
+
+def until(true: Callable[[], object], seconds: float) -> None:
+    """Look again and again until something holds."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        threading.Event().wait(0.2)
 
 
 def scratch(server_url: str, folder: Path, name: str, **environment: Any) -> Stage:
