@@ -144,9 +144,10 @@ def patch_body(change: Change) -> dict[str, Any]:
     if change.touches("concurrency_limit"):
         body["concurrency_limit"] = want["concurrency_limit"]
     if change.touches("collision_strategy") or change.touches("grace_period_seconds"):
-        body["concurrency_options"] = {
-            key: want.get(key) for key in ("collision_strategy", "grace_period_seconds") if want.get(key) is not None
+        options = {
+            key: want[key] for key in ("collision_strategy", "grace_period_seconds") if want.get(key) is not None
         }
+        body["concurrency_options"] = None if options == {"collision_strategy": "ENQUEUE"} else options
     return body
 
 
