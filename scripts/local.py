@@ -397,16 +397,14 @@ def up(
         entries = dict(before)
         for environment in wanted:
             old = before.get(environment.name) if environment.name in {name for name, _ in running} else None
-            default = port_base + PORT_STEP * declared.index(environment) if port_base else 0
-            pools = [pool for pool, kind in environment.pools.items() if kind == "process"]
-            entries[environment.name] = Entry(old.port if old else default, pools, dict(old.processes) if old else {})
-        silent_ones = [environment.name for environment in wanted if (environment.name, API) not in running]
-        listeners = _listen({name: entries[name] for name in silent_ones})
+            port = port_base + PORT_STEP * declared.index(environment) if port_base else 0
+            entries[environment.name] = _entry_for(environment, port, old)
+        listeners = _listen({one.name: entries[one.name] for one in wanted if (one.name, API) not in running})
         try:
             _Start(state, entries, running, listeners, say).run([environment.name for environment in wanted])
         except BaseException:
-            alive = {name for name, _ in _running(state)}
-            _write(state, {name: entry for name, entry in entries.items() if name in before or name in alive})
+            left = {name: entries[name] for name, _ in _running(state) if name in entries}  # none, if all went well
+            _write(state, {**left, **before})
             raise
     return [_well(environment.name, entries[environment.name]) for environment in wanted]
 
@@ -424,6 +422,12 @@ def _heeding_ctrl_c() -> Iterator[None]:
     finally:
         if ignored:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _entry_for(environment: Environment, port: int, old: Entry | None) -> Entry:
+    """What runs already keeps its port: its workers know no other."""
+    pools = [pool for pool, kind in environment.pools.items() if kind == "process"]
+    return Entry(old.port, pools, dict(old.processes)) if old else Entry(port, pools)
 
 
 def _well(name: str, entry: Entry) -> Status:
@@ -491,9 +495,8 @@ class _Start:
         say: Say,
     ) -> None:
         self.state, self.entries, self.running, self.listeners, self.say = state, entries, running, listeners, say
-        self.started: dict[
-            tuple[str, str], int | None
-        ] = {}  # written before the process is there, then with its number
+        # What this call starts, from before it is there; then with its number.
+        self.started: dict[tuple[str, str], int | None] = {}
         self.writing = threading.Lock()
         self.stopping = threading.Event()
         # A new database costs a core 6 s. As many at a time as there are cores; who comes later copies the first.
@@ -616,14 +619,16 @@ class _Start:
     def wait(self, name: str, role: str, trouble: str, ready: Callable[[float], bool]) -> None:
         """Until it is ready; `ready` gets the seconds that are left."""
         deadline = time.monotonic() + SECONDS_TO_START
-        title, log = self.entries[name].titles[role], _log(self.state, name, role)
+        titles = self.entries[name].titles
         while not ready(max(deadline - time.monotonic(), PAUSE)):
             if self.stopping.wait(PAUSE):
                 raise LocalError("interrupted")
-            if (pid := self.started.get((name, role))) and _has_ended(pid):
-                raise LocalError(f"{name}: {title} ended while it started. {_tail(log)}")
+            for one, title in titles.items():
+                if (pid := self.started.get((name, one))) and _has_ended(pid):
+                    raise LocalError(f"{name}: {title} ended while it started. {_tail(_log(self.state, name, one))}")
             if time.monotonic() > deadline:
-                raise LocalError(f"{name}: {title} {trouble} after {SECONDS_TO_START} s. {_tail(log)}")
+                log = _log(self.state, name, role)
+                raise LocalError(f"{name}: {titles[role]} {trouble} after {SECONDS_TO_START} s. {_tail(log)}")
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -567,6 +567,18 @@ def test_an_api_that_died_is_named_and_up_starts_it_on_its_port_again(dev: Lab) 
     assert dev.call("status").returncode == 0
 
 
+def test_a_worker_that_cannot_start_is_reported_and_what_ran_before_runs_on(dev: Lab) -> None:
+    before, file = dev.pids(), dev.repo / "environments/0.yaml"
+    file.write_text(DEV + "  wrong: {name: a/b, type: process}\n")  # a name that Prefect does not take
+    answer = dev.call("up", "dev")
+    file.write_text(DEV)
+    assert answer.returncode == 1
+    assert "dev: the worker of a/b ended while it started. The end of" in answer.stderr
+    assert "Traceback" not in answer.stderr.partition("The end of")[0]
+    assert dev.pids() == before
+    assert dev.call("status").returncode == 0
+
+
 def test_a_further_environment_comes_up_beside_with_an_api_of_its_own(dev: Lab) -> None:
     said: list[str] = []
     before = dev.pids()
