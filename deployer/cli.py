@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +207,10 @@ def _env_files(paths: list[str]) -> dict[str, str]:
 def _env_line(line: str, place: str) -> dict[str, str]:
     import shlex
 
+    found = shlex.shlex(line, posix=True)
+    found.whitespace_split, found.commenters = True, ""  # as in a shell, # starts a comment at the start of a word only
     try:
-        words = shlex.split(line, comments=True)
+        words = list(takewhile(lambda word: not word.startswith("#"), found))
     except ValueError as error:
         raise InvalidInput(f"{place}: {error}. Expected KEY=value.") from None
     if words[:1] == ["export"]:

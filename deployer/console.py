@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from deployer import github, render
 from deployer.errors import DeployError, Problem
@@ -32,14 +32,14 @@ class Console:
             "markdown": markdown,
             "json": lambda: render.document(data()),
         }
-        print(forms[self.format](), flush=True)
+        _say(forms[self.format](), sys.stdout)
         if self.in_github:
             github.write_summary(self.variables, markdown())
 
     def before(self, plan: str) -> None:
         """What is about to be written: a result for people, and progress where the result is for machines."""
         if self.format == "text":
-            print(_coloured(plan), flush=True)
+            _say(_coloured(plan), sys.stdout)
         else:
             self.note(plan.splitlines()[-1])
 
@@ -48,11 +48,11 @@ class Console:
             github.write_outputs(self.variables, outputs)
 
     def note(self, message: str) -> None:
-        print(github.harmless(message) if self.in_github else message, file=sys.stderr, flush=True)
+        _say(github.harmless(message) if self.in_github else message, sys.stderr)
 
     def command(self, line: str) -> None:
         """To GitHub, which hears what begins with two colons."""
-        print(line, file=sys.stderr, flush=True)
+        _say(line, sys.stderr)
 
     def problems(self, problems: tuple[Problem, ...]) -> None:
         for problem in problems:
@@ -79,6 +79,14 @@ class Console:
         finally:
             if self.in_github:
                 self.command("::endgroup::")
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """A reader that has enough (`2>&1 | head`) must neither stop a deploy half-way nor hide how it ended."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager

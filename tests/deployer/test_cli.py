@@ -151,6 +151,24 @@ def test_variables_of_a_file_win_over_the_environment(command: Command, tmp_path
     assert said.code == Exit.DONE, said.err
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("KEY=plain", "plain"),
+        ("export KEY=plain", "plain"),
+        ("KEY=pa#ss", "pa#ss"),
+        ("KEY=v # don't", "v"),
+        ("KEY='single # and $x'  # more", "single # and $x"),
+        ('KEY="two \\"words\\""', 'two "words"'),
+        ("KEY=a=b&c=d", "a=b&c=d"),
+        ("KEY=", ""),
+        ("KEY=http://user@host:4200/api?x=1#frag", "http://user@host:4200/api?x=1#frag"),
+    ],
+)
+def test_a_line_means_what_it_means_in_a_shell(tmp_path: Path, text: str, value: str) -> None:
+    assert cli._env_files([env_file(tmp_path, text)]) == {"KEY": value}
+
+
 def test_the_last_of_several_files_wins(command: Command, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.env"
     wrong.write_text("PREFECT_API_URL=nonsense\n")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from deployer import cli
 from deployer.console import Console
 from deployer.errors import Exit, InvalidInput, Problem
 from deployer.github import MOST_ANNOTATIONS, MOST_SUMMARY
@@ -200,3 +204,27 @@ def test_elsewhere_github_hears_nothing(command: Command, tmp_path: Path) -> Non
     command.variables["GITHUB_STEP_SUMMARY"] = str(tmp_path / "summary")
     assert "::" not in command.done("apply", "--env", "dev").err
     assert not (tmp_path / "summary").exists()
+
+
+# -- a reader that has enough
+
+
+@contextmanager
+def readers_gone() -> Iterator[None]:
+    """Both streams lead into pipes that nobody reads any more, as after `2>&1 | head -1`."""
+    ends = [os.pipe(), os.pipe()]
+    for reading, _ in ends:
+        os.close(reading)
+    with open(ends[0][1], "w") as out, open(ends[1][1], "w") as err, redirect_stdout(out), redirect_stderr(err):
+        yield
+
+
+@pytest.mark.parametrize("code", [Exit.DONE, Exit.FAILED])
+def test_an_apply_that_nobody_reads_goes_on_to_its_end_and_keeps_its_exit_code(command: Command, code: Exit) -> None:
+    if code == Exit.FAILED:
+        command.fake.fail("POST", "/deployments/$", before=422)
+    handler = signal.getsignal(signal.SIGTERM)
+    with readers_gone():
+        assert cli.main(["apply", "--env", "dev", "--repo", str(command.repo.path)], command.variables) == code
+    signal.signal(signal.SIGTERM, handler)
+    assert command.releases()[0]["result"] == ("succeeded" if code == Exit.DONE else "failed")
