@@ -112,6 +112,8 @@ class Relay:
             return 400, {"detail": str(error)}
         if path in ("/flows/", "/deployments/"):
             self.made[path, name] = answer
+        if path == "/deployments/":
+            self.failed.pop(name, None)
         return (204 if answer is None else 201 if method == "POST" and not path.endswith("filter") else 200), answer
 
     def _request(self, method: str, path: str, body: Any) -> Any:

@@ -147,6 +147,16 @@ def test_a_refusal_of_the_api_is_kept_with_the_deployments_name(
     assert set(relay.failed) == {"hello"} and not relay.created
 
 
+def test_a_second_try_that_succeeds_takes_the_refusal_of_the_first_back(
+    relay: Relay, loader: httpx.Client, fake: FakePrefect
+) -> None:
+    """Where one of several fails, all are asked for again one by one."""
+    fake.fail("POST", "/deployments/$", before=422)
+    body = {"name": "hello", "flow_id": flow(loader)}
+    assert [loader.post("/deployments/", json=body).status_code for _ in range(2)] == [422, 201]
+    assert set(relay.created) == {"hello"} and not relay.failed
+
+
 def test_when_the_api_is_gone_the_rest_is_not_tried(relay: Relay, loader: httpx.Client, fake: FakePrefect) -> None:
     fake.fail("POST", "/flows/", before=503, times=99)
     first = loader.post("/flows/", json={"name": "hello"})
