@@ -68,10 +68,36 @@ class Relay:
         if not any(m == method and pattern.fullmatch(path) for m, pattern in ALLOWED):
             return 403, {"detail": f"{method} {path} is not part of creating a deployment"}
         name = str(body.get("name")) if isinstance(body, dict) else ""
-        if path == "/deployments/" and name not in self.planned:
-            return 403, {"detail": f"the deployment '{name}' is not planned to be created"}
         with self.lock:
+            if method == "POST" and (fault := self._unplanned(path, body, name)):
+                return 403, {"detail": fault}
             return self._known(method, path, name) or self._asked(method, path, body, name)
+
+    def _unplanned(self, path: str, body: Any, name: str) -> str | None:
+        """Why a write is none of the planned creations: a module may have put its own words into `.deploy()`'s mouth."""
+        if path == "/flows/" and not any(planned.startswith(f"{name}/") for planned in self.names):
+            return f"the flow '{name}' has no deployment that is planned to be created"
+        if path == "/deployments/" and name not in self.planned:
+            return f"the deployment '{name}' is not planned to be created"
+        if path == "/deployments/" and f"{self._flow(body.get('flow_id'))}/{name}" not in self.names:
+            return f"the deployment '{name}' is planned for another flow"
+        if path == "/automations/" and not self._triggers(body):
+            return "an automation has to be a trigger of a deployment that was just created"
+        return None
+
+    def _flow(self, id: Any) -> str | None:
+        return next((name for (path, name), made in self.made.items() if path == "/flows/" and made["id"] == id), None)
+
+    def _triggers(self, body: Any) -> bool:
+        """Does an automation run a deployment of ours, belong to it, and do no more?"""
+        if not isinstance(body, dict) or body.get("actions_on_trigger") or body.get("actions_on_resolve"):
+            return False
+        actions = body.get("actions")
+        if not isinstance(actions, list) or not all(isinstance(action, dict) for action in actions):
+            return False
+        owner = str(body.get("owner_resource")).removeprefix("prefect.deployment.")
+        ours = {made["id"] for (path, _), made in self.made.items() if path == "/deployments/"}
+        return owner in ours and automations.runs_deployment(body, owner)
 
     @cached_property
     def planned(self) -> frozenset[str]:

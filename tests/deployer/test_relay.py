@@ -171,13 +171,49 @@ def test_a_call_that_the_server_missed_is_repeated(loader: httpx.Client, fake: F
     assert flow(loader) and fault.hits == 1
 
 
+def trigger(id: str, **changes: object) -> dict[str, object]:
+    """An automation as `.deploy()` sends it for a trigger of the deployment."""
+    on = {"type": "event", "posture": "Reactive", "expect": ["order.paid"], "threshold": 1, "within": 0}
+    run = {"type": "run-deployment", "source": "selected", "deployment_id": id}
+    return {"name": "on-paid", "trigger": on, "actions": [run], "owner_resource": f"prefect.deployment.{id}", **changes}
+
+
 def test_an_automation_whose_answer_got_lost_is_not_made_twice(loader: httpx.Client, fake: FakePrefect) -> None:
+    id = loader.post("/deployments/", json={"name": "hello", "flow_id": flow(loader)}).json()["id"]
     fake.fail("POST", "/automations/$", after="drop")
-    trigger = {"type": "event", "posture": "Reactive", "expect": ["order.paid"], "threshold": 1, "within": 0}
-    body = {"name": "on-paid", "trigger": trigger, "actions": [{"type": "do-nothing"}]}
-    assert loader.post("/automations/", json=body).status_code == 201
+    assert loader.post("/automations/", json=trigger(id)).status_code == 201
     with fake.backstage as backstage:
         assert len(backstage.post("/automations/filter", json={}).json()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"owner_resource": f"prefect.deployment.{ID}"},
+        {"owner_resource": None},
+        {"actions": [{"type": "run-deployment", "source": "selected", "deployment_id": ID}]},
+        {"actions": [{"type": "do-nothing"}]},
+        {"actions": []},
+        {"actions": ["run-deployment"]},
+        {"actions": None},
+        {"actions_on_trigger": [{"type": "pause-automation"}]},
+        {"actions_on_resolve": [{"type": "pause-automation"}]},
+    ],
+    ids=str,
+)
+def test_an_automation_that_is_no_trigger_of_what_was_created_is_refused(
+    loader: httpx.Client, fake: FakePrefect, changes: dict[str, object]
+) -> None:
+    id = loader.post("/deployments/", json={"name": "hello", "flow_id": flow(loader)}).json()["id"]
+    fake.forget()
+    assert loader.post("/automations/", json=trigger(id, **changes)).status_code == 403
+    assert fake.requests == []
+
+
+def test_a_planned_name_under_another_flow_is_refused(loader: httpx.Client, fake: FakePrefect) -> None:
+    assert loader.post("/flows/", json={"name": "other"}).status_code == 403
+    assert loader.post("/deployments/", json={"name": "hello", "flow_id": ID}).status_code == 403
+    assert fake.requests == []
 
 
 def test_many_may_ask_at_once(loader: httpx.Client) -> None:
