@@ -29,9 +29,18 @@ PATIENCE = 300.0
 
 
 class Loader:
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.log = log
+        self.said = b""
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+
+    def _listen(self) -> None:
+        """Keep the end of what the flows print, however much it is."""
+        assert self.process.stderr
+        with suppress(OSError, ValueError):
+            while heard := os.read(self.process.stderr.fileno(), 65536):
+                self.said = (self.said + heard)[-4096:]
 
     def load(self, request: Request) -> dict[str, Any]:
         return self._ask({"op": "load", **request.__dict__}, PATIENCE)
@@ -59,31 +68,34 @@ class Loader:
         return dict(json.loads(line))
 
     def _last_words(self) -> str:
-        said = self.log.read_text(errors="replace").strip().splitlines()[-3:]
+        self.listener.join(timeout=1)
+        said = self.said.decode(errors="replace").strip().splitlines()[-3:]
         return f"It said last: {' / '.join(line[:300] for line in said)}" if said else "It said nothing."
 
 
 @contextmanager
 def open_loader(checkout: Path) -> Iterator[Loader]:
-    """A loader for one checkout, in a home of its own. What flows print goes to a file, shown when the loader dies."""
+    """A loader for one checkout, in a home of its own. What flows print last is shown when the loader dies."""
     with tempfile.TemporaryDirectory(prefix="prefect-loader-") as home:
-        log = Path(home, "log")
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-B", str(SCRIPT), str(checkout)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=environment(home),
-                close_fds=True,
-                start_new_session=True,
-                preexec_fn=_drop_privileges if sys.platform == "linux" else None,
-            )
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-B", str(SCRIPT), str(checkout)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(home),
+            close_fds=True,
+            start_new_session=True,
+            preexec_fn=_drop_privileges if sys.platform == "linux" else None,
+        )
+        loader = Loader(process)
         try:
-            yield Loader(process, log)
+            yield loader
         finally:
             _end(process)
+            loader.listener.join(timeout=1)
+            if process.stderr:
+                process.stderr.close()
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,61 @@ def test_a_hostile_flow_finds_no_address_key_or_secret_in_its_environment_files_
     assert '"parent\'s environment": "refused: Permission denied"' in seen
 
 
+GRASPING = """
+import json, os, pathlib
+import httpx
+import prefect
+from prefect import flow
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+
+own = prefect.deploy
+ATTEMPTS = [
+    ("POST", "/block_documents/filter", {"include_secrets": True}),
+    ("POST", "/variables/filter", {}),
+    ("POST", "/deployments/filter", {}),
+    ("POST", "/deployments/", {"name": "another", "flow_id": VICTIM}),
+    ("PATCH", "/deployments/" + VICTIM, {"paused": True}),
+    ("DELETE", "/deployments/" + VICTIM, None),
+    ("POST", "/deployments/" + VICTIM + "/create_flow_run", {}),
+    ("POST", "/work_pools/", {"name": "another", "type": "process"}),
+    ("POST", "/artifacts/", {"key": "release-x", "data": "forged"}),
+    ("POST", "/automations/", {"name": "another", "actions": [{"type": "do-nothing"}]}),
+    ("GET", "/admin/settings", None),
+]
+
+def grasp(*deployments, **more):
+    user, _, password = PREFECT_API_AUTH_STRING.value().partition(":")
+    with httpx.Client(base_url=PREFECT_API_URL.value(), auth=(user, password), trust_env=False) as api:
+        statuses = [api.request(method, path, json=body).status_code for method, path, body in ATTEMPTS]
+    seen = {"statuses": statuses, "url": PREFECT_API_URL.value(), "environment": dict(os.environ)}
+    pathlib.Path(REPORT).write_text(json.dumps(seen))
+    return own(*deployments, **more)
+
+prefect.deploy = grasp
+
+@flow
+def hello(name: str = "x", count: int = 1):
+    pass
+"""
+
+
+def test_while_creating_a_hostile_flow_reaches_nothing_but_the_planned_creations(stage: Stage, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    stage.release(stage.entry(name="victim"))
+    victim = stage.deployment("victim")
+    module = GRASPING.replace("REPORT", repr(str(report))).replace("VICTIM", repr(victim["id"]))
+    entry = stage.entry(entrypoint="flows/alpha/grasping.py:hello")
+    stage.commit(stage.entry(name="victim"), entry, files={"flows/alpha/grasping.py": module})
+    stage.wire.requests.clear()
+    assert stage.apply().error is None
+    seen = json.loads(report.read_text())
+    assert seen["statuses"] == [403] * 11
+    assert stage.url not in json.dumps(seen)
+    assert stage.deployments().keys() == {"victim", "hello"}
+    created = [path for method, path in stage.wire.writes if path in ("/deployments/", "/automations/", "/work_pools/")]
+    assert created == ["/deployments/"]
+
+
 def faults_of(stage: Stage, module: str) -> str:
     """What planning a commit with this module says."""
     stage.commit(stage.entry(), files={"flows/alpha/flows.py": module})
@@ -134,6 +191,37 @@ def test_a_module_that_ends_the_process_is_told_with_its_exit_code(stage: Stage)
 def test_a_module_that_never_ends_importing_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "PATIENCE", 6.0)
     assert "has not finished importing" in faults_of(stage, "import threading\nthreading.Event().wait()\n")
+
+
+def test_a_module_that_never_ends_printing_is_given_up_and_fills_no_disk(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "PATIENCE", 6.0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with watched(tmp_path) as largest:
+        said = faults_of(stage, "while True:\n    print('again and again')\n")
+    assert "has not finished importing" in said and said.endswith("again and again")
+    assert 0 < max(largest) < 10_000_000
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[list[int]]:
+    """The size of the largest file below, looked at all the time."""
+    sizes, over = [0], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.2):
+            for path in folder.rglob("*"):
+                with suppress(OSError):
+                    sizes.append(path.stat().st_size)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield sizes
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_what_a_module_prints_upsets_nothing(stage: Stage) -> None:
