@@ -63,6 +63,12 @@ def test_every_fault_of_every_file_is_told_at_once() -> None:
     }
 
 
+def test_a_value_that_cannot_be_read_is_one_fault() -> None:
+    found = faults(f"{HELLO.strip()[:-1]}, description: no, paused: yes}}")
+    assert found.keys() == {"alpha:1 [0].description", "alpha:1 [0].paused"}
+    assert len(load(f"{HELLO.strip()[:-1]}, paused: yes}}")[1]) == 1
+
+
 def test_a_name_given_twice_names_the_other_place() -> None:
     found = faults(HELLO, beta=f"\n{HELLO}")
     expected = f"'hello' is declared at {FILE}:1 too; names are unique in the repository."

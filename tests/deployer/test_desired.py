@@ -199,6 +199,26 @@ def test_every_kind_that_the_files_declare_is_wanted() -> None:
     assert {kind for kind, _ in by_key} >= {"deployment", "automation"}
 
 
+def test_a_pools_job_template_is_wanted_whole() -> None:
+    template = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {}}}
+    request = desired.request(environment(), [], CODE, A, SCOPE)
+    answer: dict[str, Any] = {"deployments": {}, "automations": {}}
+    found = desired.specification(environment(), request, answer, {"alpha": template}, SCOPE, A, "inputs")
+    assert found.by_key()["work_pool", "dev-alpha"] == {"type": "process", "base_job_template": template}
+
+
+def test_a_deployments_queue_and_schedules_are_wanted_in_comparable_form() -> None:
+    items = [
+        {"slug": "a", "interval": 60},
+        {"cron": "0 1 * * *", "timezone": "America/Chicago", "parameters": {"x": 1}},
+    ]
+    fields = made(environment(), declared(queue="slow", schedules=items)).by_key()["deployment", "greet/hello"]
+    assert fields["work_queue"] == "slow"
+    assert [s["slug"] for s in fields["schedules"]] == ["a", None]
+    assert fields["schedules"][0]["interval"] == 60.0 and fields["schedules"][1]["parameters"] == {"x": 1}
+    assert fields["schedules"][1]["timezone"] == "America/Chicago"
+
+
 def test_what_the_files_do_not_say_is_not_wanted() -> None:
     fields = made(environment(), declared()).by_key()["deployment", "greet/hello"]
     optional = {"work_queue", "concurrency_limit", "collision_strategy", "grace_period_seconds"}
@@ -348,6 +368,9 @@ automations:
         ("schedules[0].parameters.nme", "flows/alpha/deployments.yaml:7: [0].schedules[0].parameters.nme"),
         ("parameters.colour", "environments/dev.yaml:3: deployments.defaults.parameters.colour"),
         ("parameters.²", "environments/dev.yaml:7: deployments.overrides.hello.parameters.²"),
+        ("parameters.colour.deep.0", "environments/dev.yaml:3: deployments.defaults.parameters.colour.deep[0]"),
+        ("parameters.².deep", "environments/dev.yaml:7: deployments.overrides.hello.parameters.².deep"),
+        ("parameters.cont.deep", "flows/alpha/deployments.yaml:4: [0].parameters.cont.deep"),
         ("parameters.missing", "flows/alpha/deployments.yaml:3: [0].parameters.missing"),
     ],
 )

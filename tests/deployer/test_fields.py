@@ -9,7 +9,7 @@ from pydantic import Field
 
 from deployer import desired
 from deployer.catalog import Declaration
-from deployer.environment import Environment, Limit, WorkPool
+from deployer.environment import ConcurrencyLimit, Environment, Limit, Overlay, Policy, WorkPool, WorkQueue
 from deployer.errors import Problem
 from deployer.fields import MARKS, STATES, Schedule, Strict, Tag, read, secret_literals, twice
 from deployer.plan import _marks
@@ -183,6 +183,29 @@ def test_every_tag_that_a_deploy_sets_is_reserved() -> None:
 def test_a_fault_says_what_was_expected(model: type[Strict], text: str, path: str, message: str) -> None:
     found = fault(model, text)
     assert found[0] == path and found[1].startswith(message)
+
+
+SMALLEST = [
+    *((WorkPool, "{name: a, type: b, concurrency_limit: %s}", 0), (WorkQueue, "{concurrency_limit: %s}", 0)),
+    *((WorkQueue, "{priority: %s}", 1), (ConcurrencyLimit, "{limit: %s}", 0), (Limit, "{limit: %s}", 1)),
+    *((Limit, "{limit: 1, grace_period_seconds: %s}", 60), (Overlay, "{concurrency_limit: %s}", 1)),
+    *(
+        (Declaration, "{name: x, entrypoint: a.py:f, pool: a, concurrency_limit: %s}", 1),
+        (Policy, "{max_removals: %s}", 0),
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "text", "smallest"), SMALLEST)
+def test_a_number_has_a_smallest_value_and_no_smaller_one(model: type[Strict], text: str, smallest: int) -> None:
+    assert faults(model, text % smallest) == []
+    assert fault(model, text % (smallest - 1))[1].startswith("must be greater than or equal to")
+
+
+def test_a_name_is_as_long_as_prefect_takes_and_no_longer() -> None:
+    text = "{name: %s, entrypoint: a.py:f, pool: a}"
+    assert faults(Declaration, text % ("x" * 200)) == []
+    assert fault(Declaration, text % ("x" * 201))[0] == "name"
 
 
 BASE = "name: x, entrypoint: a.py:f, pool: a"

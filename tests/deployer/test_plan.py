@@ -205,9 +205,11 @@ def test_a_removed_deployment_is_paused_and_tagged_retired_when_it_returns_it_is
         gone = planned([], [live(was, paused=by_hand)], spec(was), allow_removals=True)
         target = change(gone).target
         assert actions(gone) == {"hello/hello": "pause"}
+        assert told(gone).get("paused") == (None if by_hand else (False, True))
         assert target["paused"] is True and target["tags"] == sorted([*RETIRED_TAGS, *mark])
         returned = planned([was], [live(was, paused=True, tags=target["tags"])], spec(retired={was.name: was.fields}))
         assert change(returned).target["paused"] is back and change(returned).target["tags"] == OWNED
+        assert told(returned)["paused"] == (True, False) and change(returned).touches("paused") is not back
 
 
 def test_removed_non_deployments_are_kept_and_reported_automations_disabled_prune_delete_removes_what_we_created_a_deployments_automations_with_it() -> (
@@ -511,6 +513,13 @@ def test_what_a_removal_switched_off_is_switched_on_again_at_the_return_and_what
     assert told(back)["triggers.t.enabled"] == (False, True)
     by_hand = planned([LATE], [live(LATE, enabled=False)], spec(LATE))
     assert actions(by_hand) == {"late": "held"}
+
+
+def test_an_automation_that_its_removal_switched_off_is_switched_on_at_its_return() -> None:
+    gone = planned([], [live(LATE)], spec(LATE))
+    kept = retired_after(history(spec(LATE)), gone, [])
+    back = planned([LATE], [live(LATE, enabled=False)], spec(retired=kept))
+    assert told(back, "late") == {"enabled": (False, True)}
 
 
 def test_a_queue_that_a_deployment_uses_does_not_go_away_under_it() -> None:

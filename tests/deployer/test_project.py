@@ -297,6 +297,15 @@ def test_an_unknown_environment_is_answered_with_a_guess_and_the_known_ones(repo
         project.load_environment(Tree.working(repo.path), "dve", URL)
 
 
+def test_an_environment_without_faults_is_given_whole(repo: Repo) -> None:
+    assert project.load_environment(Tree.working(repo.path), "dev", URL).api.url == URL["PREFECT_API_URL"]
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"gone\.yaml cannot be read: No such file or directory\."):
+        project._text(tmp_path / "gone.yaml")
+
+
 def test_an_environment_with_faults_is_none(repo: Repo) -> None:
     with pytest.raises(InvalidInput, match="1 problem found") as caught:
         project.load_environment(Tree.working(repo.path), "dev", {})

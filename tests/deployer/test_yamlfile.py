@@ -136,11 +136,21 @@ def test_what_json_cannot_say_is_a_problem(value: str) -> None:
         ("a: 1\nb: *gone\n", 2, "not valid YAML: found undefined alias 'gone'."),
         ("a: 1\nb: \x07\n", 2, "not valid YAML: special characters are not allowed (#x7)."),
         ("a: 1\nb: caf\ufffd\n", 2, "holds bytes that are not UTF-8."),
+        (
+            "a: 1\nb: '\\x'\n- c",
+            3,
+            "not valid YAML: while parsing a block mapping, expected <block end>, but found '-'.",
+        ),
     ],
 )
 def test_text_that_is_no_yaml_has_a_reason_and_a_line(text: str, line: int, message: str) -> None:
     assert read(text).data is None
     assert faults(text) == [(line, "", message)]
+
+
+def test_a_number_that_python_does_not_read_is_no_crash_of_the_parser() -> None:
+    ((_, _, message),) = faults(f"%YAML {'1' * 5000}.1\n---\na: 1\n")
+    assert message.startswith("not valid YAML: ")
 
 
 @pytest.mark.parametrize("text", ["", "# only words\n", "---\n"])
