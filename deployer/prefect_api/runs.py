@@ -101,22 +101,27 @@ def follow(
 ) -> Iterator[dict[str, Any]]:
     """Log lines as they come ({"log": ...}), state changes ({"state": ...}); the last one is final, unless patience ends first."""
     seen: dict[str, datetime] = {}
-    state, waited = None, 0.0
+    state, waited, quiet = None, 0.0, 0.0
     while True:
         flow_run = client.get(f"/flow_runs/{run}")
         final = flow_run["state_type"] in FINAL
-        for log in _logs(client, run, max(seen.values()) - LATE if seen else None):
-            if log["id"] not in seen:
-                seen[log["id"]] = _time(log["timestamp"])
-                yield {"log": log}
         if flow_run["state"]["name"] != state:
             state = flow_run["state"]["name"]
             yield {"state": flow_run}
-        if final or (patience is not None and waited >= patience.total_seconds()):
+        new = [log for log in _logs(client, run, max(seen.values()) - LATE if seen else None) if log["id"] not in seen]
+        for log in new:
+            seen[log["id"]] = _time(log["timestamp"])
+            yield {"log": log}
+        ended = any(log["message"].startswith("Finished in state") for log in new)
+        if (final and (ended or quiet >= FLUSH)) or (patience is not None and waited >= patience.total_seconds()):
             return
         wait(1.0)
         waited += 1.0
+        quiet = 0.0 if new or not final else quiet + 1.0
 
+
+FLUSH = 3.0
+"""Seconds without a line after which no more will come: a run sends its last ones after its state, every 2 s."""
 
 LATE = timedelta(seconds=30)
 """Worker and flow run send their lines in batches of their own: an older one may come after a newer one."""
