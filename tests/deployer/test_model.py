@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from deployer.errors import DeployError, Exit, InvalidInput, Problem, invalid
-from deployer.model import ACTIONS, KINDS, Change, FieldChange, Hidden, canonical, digest, rows, shown
+from deployer.model import ACTIONS, KINDS, Change, FieldChange, Hidden, canonical, digest, rows, same, shown
 from tests.deployer.builders import A, B, deployment, live, planned, release, resource, spec
 
 SECRET = Hidden("hunter2")
@@ -44,6 +44,25 @@ def test_hidden_values_are_equal_to_their_like_and_have_one_hash() -> None:
 def test_the_canonical_text_knows_no_order_of_keys() -> None:
     assert canonical({"b": 1, "a": [2, {"d": 3, "c": "ä"}]}) == '{"a":[2,{"c":"ä","d":3}],"b":1}'
     assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1}) != digest({"a": 2, "b": 2})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        *(
+            (1, 1.0, True),
+            (True, True, True),
+            (True, 1, False),
+            (0, False, False),
+            (None, False, False),
+            ("1", 1, False),
+        ),
+        *(({"x": [1]}, {"x": [1.0]}, True), ({"x": [1]}, {"x": [True]}, False), ({"x": 1}, {}, False)),
+        *(([1, 2], [2, 1], False), ([1], [1, 1], False), ([1], 1, False), ({}, [], False), ({"x": 1}, "x", False)),
+    ],
+)
+def test_values_are_equal_as_json_is(one: object, other: object, equal: bool) -> None:
+    assert same(one, other) is equal and same(other, one) is equal
 
 
 def test_a_plans_summary_counts_every_action_and_what_is_unchanged() -> None:

@@ -123,6 +123,14 @@ def test_many_deployments_of_which_only_the_commit_moves_are_told_together() -> 
     assert all(f"- {name}" in render.plan_markdown(plan) for name in names)
 
 
+def test_two_deployments_of_which_only_the_commit_moves_are_told_one_by_one() -> None:
+    names = ["f/a", "f/b"]
+    plan = planned([deployment(n, commit=B) for n in names], [live(deployment(n)) for n in names])
+    assert [line for line in render.plan_text(plan).splitlines() if line.startswith("  ~")] == [
+        *("  ~ update deployment f/a", "  ~ update deployment f/b"),
+    ]
+
+
 def test_a_value_that_names_the_commit_among_other_changes_is_told_on_its_own() -> None:
     now = live(deployment(parameters={"x": f"{A} and more"}))
     plan = planned([deployment(commit=B, parameters={"x": "other"})], [now])
@@ -239,8 +247,10 @@ def test_an_apply_with_nothing_to_do_says_that_nothing_was_written() -> None:
 
 
 def test_a_failed_apply_lists_what_failed() -> None:
-    markdown = render.apply_markdown(mixed(), [outcome(result="failed", error="no | way")], release(result="failed"), 1)
-    assert "- deployment hello/hello: no \\| way" in markdown and "Release 8 of dev failed: 0 of 2" in markdown
+    outcomes = [outcome(result="failed", error="no | way"), outcome("new/new")]
+    markdown = render.apply_markdown(mixed(), outcomes, release(result="failed"), 1)
+    assert "- deployment hello/hello: no \\| way" in markdown and "Release 8 of dev failed: 1 of 2" in markdown
+    assert "- deployment new/new" not in markdown
     line = render.outcome_line(outcome(result="failed", error="no"))
     assert line == "failed  update deployment hello/hello: no"
 
