@@ -194,6 +194,11 @@ def _back(site: Site, repository: Repository, commit: str) -> Release | str | No
             f"{commit[:12]} is older than what is live in {site.environment.name} (release {live.number}, "
             f"{live.commit[:12]}) and was never released there: a newer commit has overtaken it. Nothing was written."
         )
+    if not known or repository.shallow():
+        raise InvalidInput(
+            f"Whether {commit[:12]} is older than what is live in {site.environment.name} ({live.commit[:12]}) cannot be told "
+            "from this clone. Fetch the whole history (fetch-depth: 0). Nothing was touched."
+        )
     return None
 
 
@@ -227,9 +232,8 @@ def _governed(theirs: Environment, own: Environment) -> Environment:
 
 
 def _request(site: Site, found: Contents, commit: str) -> Request:
-    return desired.request(
-        found.environment, found.declared, source.code(found.environment.source, commit), commit, site.scope
-    )
+    code = source.code(desired.source_in(found.environment, site.scope), commit)
+    return desired.request(found.environment, found.declared, code, commit, site.scope)
 
 
 def _load(
@@ -238,6 +242,7 @@ def _load(
     request = _request(site, found, revision.commit)
     checkout = stack.enter_context(repository.checkout(revision.commit))
     loader = stack.enter_context(loading.open_loader(checkout))
+    prefect_api.deployments.early(site.client, site.scope.tags)  # importing takes as long as reading
     spec = specify(loader, site.scope, found, request, revision.commit)
     return loader, spec, request
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import importlib.metadata
 import random
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,6 +20,7 @@ import httpx
 
 from deployer.environment import Api
 from deployer.errors import ApiRefused, InvalidInput, Unreachable
+from deployer.model import canonical
 
 PAGE = 200
 TIMEOUT = 15.0
@@ -47,7 +50,8 @@ class Calls:
     retries: int = 0
 
     def count(self, method: str, path: str) -> None:
-        plain = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "{id}", path)
+        plain = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "{id}", path.split("?")[0])
+        plain = re.sub(r"(/name|/artifacts|/work_pools)/(?!filter|latest/|\{id\})[^/]+", r"\1/{name}", plain)
         self.by_endpoint[f"{method} {plain}"] += 1
 
 
@@ -92,6 +96,7 @@ class Client:
             trust_env=transport is None,
         )
         self.csrf: dict[str, str] = {}
+        self._early: dict[str, Future[list[Any]]] = {}
 
     def close(self) -> None:
         self.http.close()
@@ -134,6 +139,25 @@ class Client:
 
     def pages(self, path: str, body: Mapping[str, Any] | None = None) -> Iterator[Any]:
         """Every item of a `/filter` endpoint, however many there are. The server answers 200 at most, and says nothing."""
+        if asked := self._early.pop(canonical([path, body]), None):
+            yield from asked.result()
+        else:
+            yield from self._pages(path, body)
+
+    def early(self, path: str, body: Mapping[str, Any]) -> None:
+        """Start reading all pages, for a caller who has to wait for something else. The next `pages` of the same takes them."""
+        answer: Future[list[Any]] = Future()
+        self._early[canonical([path, body])] = answer
+
+        def read() -> None:
+            try:
+                answer.set_result(list(self._pages(path, body)))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=read, daemon=True).start()
+
+    def _pages(self, path: str, body: Mapping[str, Any] | None) -> Iterator[Any]:
         offset = 0
         while True:
             page = self.request("POST", path, {**(body or {}), "limit": PAGE, "offset": offset})

@@ -19,7 +19,7 @@ WHOLE = ("tags", "parameters", "job_variables", "paused")
 
 def answers(client: Client, tags: Collection[str], names: Collection[str]) -> list[dict[str, Any]]:
     """Deployments that carry all `tags`, and those of `names` (flow/deployment) whoever's they are; each with its `flow_name`."""
-    found = {a["id"]: a for a in client.pages("/deployments/filter", {"deployments": {"tags": {"all_": sorted(tags)}}})}
+    found = {a["id"]: a for a in client.pages("/deployments/filter", _carrying(tags))}
     flows = _flow_names(client, found.values())
     have = {f"{flows[a['flow_id']]}/{a['name']}" for a in found.values()}
     missing = [name for name in names if name not in have]
@@ -28,6 +28,15 @@ def answers(client: Client, tags: Collection[str], names: Collection[str]) -> li
         found |= {a["id"]: a for a in others}
         flows |= more
     return [{**a, "flow_name": flows[a["flow_id"]]} for a in found.values()]
+
+
+def early(client: Client, tags: Collection[str]) -> None:
+    """Start the slow part of `answers`."""
+    client.early("/deployments/filter", _carrying(tags))
+
+
+def _carrying(tags: Collection[str]) -> dict[str, Any]:
+    return {"deployments": {"tags": {"all_": sorted(tags)}}}
 
 
 def _flow_names(client: Client, found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
