@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as some
 
+from deployer import preview
 from tests.deployer.stage import Config, Killed, Stage, deployment, schedule_ids, state
 from tests.fake_prefect import FakePrefect
 
@@ -332,6 +333,33 @@ def test_what_an_operator_did_by_hand_is_held_or_left_alone(
     assert found["automation", "by-hand"][0]["enabled"]
     if resume:
         assert_switches(found, alone(wanted, COMMITS[1]))
+
+
+@given(data=some.data(), recorded=some.booleans())
+@settings(max_examples=20)
+def test_a_preview_comes_and_goes_and_nothing_else_moves(data: some.DataObject, recorded: bool) -> None:
+    stage = Stage(FakePrefect(), VARIABLES, recorded)
+    wanted, branch = data.draw(configs()), data.draw(configs())
+    assert stage.apply(wanted, COMMITS[0]).error is None
+    before = state(stage.fake)
+    beside = Stage(stage.fake, VARIABLES, recorded, preview="pr-1")
+    ours = sound(list(branch.deployments), dict(wanted.settings), dict(wanted.templates))
+    assert beside.apply(ours, COMMITS[1]).error is None
+    assert_settled(beside, ours, COMMITS[1])
+    assert _without_previews(state(stage.fake)) == before
+    with beside.site(ours) as site:
+        preview.destroy(site, lambda message: None)
+    assert state(stage.fake) == before
+    assert stage.plan(wanted, COMMITS[0]).writes == ()
+
+
+def _without_previews(found: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
+    """Triggers bear the names that their authors gave them, in a preview too."""
+    kept = {key: value for key, value in found.items() if "/pr-1-" not in key[1]}
+    for key in [key for key in kept if key[0] == "automation"]:
+        theirs = [a for a in kept[key] if not any("/pr-1-" in str(action["deployment_id"]) for action in a["actions"])]
+        kept[key] = theirs
+    return {key: value for key, value in kept.items() if value != [] or key[0] != "automation"}
 
 
 def by_hand(fake: FakePrefect) -> dict[str, Any]:
