@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -184,7 +185,7 @@ def configs(prune: str = "pause") -> some.SearchStrategy[Config]:
     return some.builds(sound, deployments, more, some.dictionaries(some.just("alpha"), templates, max_size=1))
 
 
-def sound(found: list[dict[str, Any]], settings: dict[str, Any], templates: dict[str, Any]) -> Config:
+def sound(found: Iterable[Mapping[str, Any]], settings: Mapping[str, Any], templates: Mapping[str, Any]) -> Config:
     """A deployment names a queue that its pool declares, or none."""
     declared = {key: pool.get("queues", {}) for key, pool in settings["work_pools"].items()}
     kept = [{k: v for k, v in d.items() if k != "queue" or v in declared[d["pool"]]} for d in found]
@@ -343,7 +344,7 @@ def test_a_preview_comes_and_goes_and_nothing_else_moves(data: some.DataObject, 
     assert stage.apply(wanted, COMMITS[0]).error is None
     before = state(stage.fake)
     beside = Stage(stage.fake, VARIABLES, recorded, preview="pr-1")
-    ours = sound(list(branch.deployments), dict(wanted.settings), dict(wanted.templates))
+    ours = sound(branch.deployments, wanted.settings, wanted.templates)
     assert beside.apply(ours, COMMITS[1]).error is None
     assert_settled(beside, ours, COMMITS[1])
     assert _without_previews(state(stage.fake)) == before
