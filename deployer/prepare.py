@@ -197,7 +197,7 @@ def _back(site: Site, repository: Repository, commit: str) -> Release | str | No
     if not known or repository.shallow():
         raise InvalidInput(
             f"Whether {commit[:12]} is older than what is live in {site.environment.name} ({live.commit[:12]}) cannot be told "
-            "from this clone. Fetch the whole history (fetch-depth: 0). Nothing was touched."
+            f"from this clone. Fetch the whole history (fetch-depth: 0), or that commit: git fetch origin {live.commit}. Nothing was touched."
         )
     return None
 
@@ -372,5 +372,5 @@ def check_published(
     return (
         None
         if state
-        else f"{url} could not be asked whether it has {prepared.plan.commit[:12]}; workers will find out."
+        else f"whether {url} has {prepared.plan.commit[:12]} cannot be told from here; workers will find out."
     )

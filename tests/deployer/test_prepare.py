@@ -274,10 +274,14 @@ def test_a_hotfix_beside_what_is_live_is_deployed(prod: Desk) -> None:
     assert newest(prod).restores is None and live(prod.fake)["parameters"] == {"name": "fixed"}
 
 
-def test_a_live_commit_that_this_clone_does_not_know_stops_nobody(prod: Desk, tmp_path: Path) -> None:
+def test_a_clone_that_does_not_know_the_live_commit_is_told_to_fetch_it(prod: Desk, tmp_path: Path) -> None:
+    """Else a stale clone could take production back without noticing."""
     files = {**default_files(), "environments/prod.yaml": environment("prod", mode="production", tags=("v*",))}
     other = Desk(Repo(tmp_path / "rewritten", files), prod.fake, prod.loads)
     other.repo.tag("v9")
+    said = other.fails(InvalidInput, "v9", "prod")
+    assert "cannot be told from this clone. Fetch the whole history" in said
+    other.repo.git("fetch", "--quiet", prod.repo.url, "v3")
     other.apply("v9", "prod")
     assert live(prod.fake)["version"] == other.repo.head
 
@@ -422,15 +426,19 @@ def test_a_commit_that_the_remote_has_is_fine(desk: Desk) -> None:
 
 
 def test_a_commit_that_was_not_pushed_stops_an_apply(desk: Desk, tmp_path: Path) -> None:
-    remote = Repo(tmp_path / "remote")
-    desk.environment(repository=remote.url)
+    remote = tmp_path / "remote.git"
+    desk.repo.git("clone", "--quiet", "--bare", desk.repo.url, str(remote))
+    desk.environment(repository=remote.as_uri())
     with pytest.raises(InvalidInput, match=f"Workers cannot clone {desk.repo.head[:12]}: .* Push it first"):
         published(desk)
 
 
-def test_a_remote_that_cannot_be_asked_is_only_said(desk: Desk, tmp_path: Path) -> None:
-    desk.environment(repository=(tmp_path / "none").as_uri())
-    assert "could not be asked" in str(published(desk))
+def test_a_remote_that_cannot_be_asked_or_is_ahead_of_this_clone_is_only_said(desk: Desk, tmp_path: Path) -> None:
+    ahead = Repo(tmp_path / "ahead")
+    ahead.commit("Not here")
+    for url in ((tmp_path / "none").as_uri(), ahead.url):
+        desk.environment(repository=url)
+        assert f"whether {url} has {desk.repo.head[:12]} cannot be told" in str(published(desk))
 
 
 @pytest.mark.parametrize("strategy", [{"strategy": "local", "directory": "/srv/code"}])
