@@ -400,6 +400,18 @@ def test_a_rollback_needs_a_reason(three: Command) -> None:
     assert said.code == Exit.INVALID and "--reason" in said.err
 
 
+def test_after_a_failed_deploy_a_rollback_goes_to_what_was_live_before_it(command: Command) -> None:
+    command.apply()
+    command.change(parameters={"name": "moon"})
+    command.fake.fail("PATCH", "/deployments/", after=422)
+    assert command("apply", "--env", "dev").code == Exit.FAILED
+    assert command.live()["hello"]["parameters"] == {"name": "moon"}
+    command.done("rollback", "--env", "dev", "--reason", "half done")
+    newest = command.releases()[0]
+    assert (newest["number"], newest["rollback_of"], newest["restores"]) == (3, 2, 1)
+    assert command.live()["hello"]["parameters"] == {"name": "world"}
+
+
 def test_the_first_release_has_nothing_before_it(command: Command) -> None:
     said = command("rollback", "--env", "dev", "--reason", "x")
     assert said.code == Exit.INVALID and "no successful release before" in said.err
