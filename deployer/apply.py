@@ -146,8 +146,11 @@ def _stage(prepared: Prepared, changes: list[Change]) -> Iterable[Outcome]:
 
 def _try(change: Change, call: Callable[..., Any], *arguments: Any) -> Outcome:
     try:
+    """A change that fails is told, and the others of its kind go on; an API that is gone ends it."""
         call(*arguments)
     except DeployError as error:
+    except Unreachable:
+        raise
         return Outcome(change.kind, change.name, change.action, "failed", str(error))
     return Outcome(change.kind, change.name, change.action, "done")
 
@@ -155,7 +158,9 @@ def _try(change: Change, call: Callable[..., Any], *arguments: Any) -> Outcome:
 def _ids(prepared: Prepared) -> dict[str, str]:
     """Placeholders -> ids, of all deployments as they are after their stage."""
     found = deployments.answers(prepared.site.client, prepared.site.scope.tags, ())
-    return {comparable.placeholder(answer["name"]): answer["id"] for answer in found}
+    wanted = {r.name for r in prepared.wanted if r.kind == "deployment"}
+    meant = [answer for answer in found if f"{answer['flow_name']}/{answer['name']}" in wanted]
+    return {comparable.placeholder(answer["name"]): answer["id"] for answer in meant}
 
 
 def _automation(client: Client, change: Change, ids: dict[str, str]) -> None:
@@ -205,13 +210,13 @@ def _updates(client: Client, changed: list[Change]) -> Iterable[Outcome]:
 
 
 def _due_soon(client: Client, changes: list[Change]) -> frozenset[str]:
-    """Deployments that have runs due soon: every PATCH drops the future ones. Those written a moment ago may have lost theirs
-    to that write, and not yet got them back."""
+    """Deployments that have runs due soon: every PATCH drops the future ones. And those that have none at all, because they
+    were written a moment ago: that dropped theirs, and the server's scheduler has not come by yet."""
     now = client.now()
     active = {c.live.id: c.live.extra["updated"] for c in changes if c.live and _scheduled(c.live.fields)}
-    due = runs.due(client, active, now - LOOK, now + SOON) if active else []
-    fresh = {id for id, updated in active.items() if updated > now - 2 * SOON}
-    return frozenset({run["deployment_id"] for run in due} | fresh)
+    due = {run["deployment_id"] for run in runs.due(client, active, now - LOOK, now + SOON)} if active else set()
+    fresh = {id for id, updated in active.items() if id not in due and updated > now - 2 * SOON}
+    return frozenset(due | (fresh - runs.provided(client, fresh, now) if fresh else fresh))
 
 
 def _scheduled(fields: Fields) -> bool:

@@ -23,6 +23,16 @@ def due(client: Client, deployments: Collection[str], since: datetime | None, un
     return [run for group in _groups(deployments) for run in _made(client, group, chosen)]
 
 
+def provided(client: Client, deployments: Collection[str], since: datetime) -> set[str]:
+    """Which of these deployments have runs waiting that are due after that: the server makes all of one's runs together."""
+    chosen = {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"after_": since.isoformat()}}
+    pages = (
+        client.pages("/deployments/filter", {"deployments": {"id": {"any_": group}}, "flow_runs": chosen})
+        for group in _groups(deployments)
+    )
+    return {deployment["id"] for page in pages for deployment in page}
+
+
 def made(client: Client, deployment: str, since: datetime) -> list[dict[str, Any]]:
     """Runs of one deployment's schedules due since then, whatever became of them."""
     return list(_made(client, [deployment], {"expected_start_time": {"after_": since.isoformat()}}))

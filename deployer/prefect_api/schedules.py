@@ -36,20 +36,26 @@ def converge(client: Client, change: Change) -> None:
     pairs, gone = _in_place(*pair_schedules(wanted, change.live.extra["schedules"]))
     changed = [(want, have) for want, have in pairs if have and _differ(want, have)]
     new = [want for want, have in pairs if have is None]
-    dropped = _delete(client, deployment, gone, running) if gone else []
+    ended = {have["id"] for have in gone} | _moved(changed, new)
+    waiting = runs.due(client, [deployment], None, since + AHEAD) if ended else []
+    if gone:
+        _delete(client, deployment, gone, waiting, running)
     for want, have in changed:
         with runs.kept(client, deployment, running):
             client.patch(f"{base}/{have['id']}", body(want))
     if new:
-        ended = {have["id"] for have in gone} | _moved(changed, new)
-        start = _after(client, deployment, ended, since) if ended and running else client.now()
+        lost = [run for run in waiting if runs.maker(run) in ended]
+        start, left_out = _after(client, deployment, ended, lost, since) if ended and running else (client.now(), [])
         bodies = [body(want) for want in new]
         client.create(base, bodies, lambda: _found(client, base, bodies))
-        for due in dropped:
-            if due < start:
-                runs.schedule(client, deployment, due, due)
+        for due in left_out:
+            runs.schedule(client, deployment, due, due)
         if running:
             runs.schedule(client, deployment, start)
+
+
+AHEAD = timedelta(hours=1)
+"""As far as the server makes runs at least."""
 
 
 def _anchored(want: Fields, since: datetime) -> Fields:
@@ -81,33 +87,32 @@ def _moved(changed: list[tuple[Any, Any]], new: list[Any]) -> set[str]:
     return {have["id"] for want, have in changed if comparable.content(have) in rules}
 
 
-def _delete(client: Client, deployment: str, gone: list[Any], running: bool) -> list[datetime]:
-    """Delete, and put back what others lose by it. Answers when the deleted ones' waiting runs were due."""
-    ended = {have["id"] for have in gone}
-    waiting = runs.due(client, [deployment], None, client.now() + timedelta(hours=1))
+def _delete(client: Client, deployment: str, gone: list[Any], waiting: list[dict[str, Any]], running: bool) -> None:
+    """Delete, and put back what other schedules lose by it."""
     with runs.kept(client, deployment, running):
         for have in gone:
             client.delete(f"/deployments/{deployment}/schedules/{have['id']}")
-    left = runs.left(client, [run["id"] for run in waiting])
-    dropped = [run for run in waiting if run["id"] not in left]
-    for due in sorted({runs.moment(run) for run in dropped if runs.maker(run) not in ended}):
+    others = [run for run in waiting if runs.maker(run) not in {have["id"] for have in gone}]
+    there = runs.left(client, [run["id"] for run in others])
+    for due in sorted({runs.moment(run) for run in others if run["id"] not in there}):
         if due <= client.now():
             runs.schedule(client, deployment, due, due)
-    return sorted({runs.moment(run) for run in dropped if runs.maker(run) in ended})
 
 
-def _after(client: Client, deployment: str, ended: set[str], since: datetime) -> datetime:
-    """From when new schedules may make runs, in place of `ended` ones: a worker takes runs up to its prefetch time (10 s) ahead,
-    and under a new schedule's id the server cannot know that a run of that moment has been taken. So wait until it is past."""
-    now = client.now()
-    taken = [
-        runs.moment(run)
-        for run in runs.made(client, deployment, since)
-        if runs.maker(run) in ended and (runs.moment(run) <= now or not runs.waits(run))
-    ]
+def _after(
+    client: Client, deployment: str, ended: set[str], lost: list[dict[str, Any]], since: datetime
+) -> tuple[datetime, list[datetime]]:
+    """From when new schedules may make runs in place of `ended` ones, and for which moments before.
+
+    A worker takes runs up to its prefetch time (10 s) ahead, and under a new schedule's id the server cannot know that a run of
+    that moment has been taken: so wait until it is past. What was `lost` without anybody having taken it is made again.
+    """
+    there = runs.left(client, [run["id"] for run in lost])
+    begun = [run for run in runs.made(client, deployment, since) if runs.maker(run) in ended and not runs.waits(run)]
+    taken = [runs.moment(run) for run in [*begun, *(run for run in lost if run["id"] in there)]]
     start = max([since, *(due + timedelta(milliseconds=1) for due in taken)])
     client.sleep(max(0.0, (start - client.now()).total_seconds()))
-    return start
+    return start, sorted({due for run in lost if run["id"] not in there and (due := runs.moment(run)) < start})
 
 
 def _found(client: Client, base: str, new: list[dict[str, Any]]) -> Any | None:

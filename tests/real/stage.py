@@ -283,7 +283,7 @@ def worker(url: str, pool: str, folder: Path) -> Iterator[Path]:
             start_new_session=True,
         )
     try:
-        until(lambda: _online(url, pool) or (process.poll() is not None and pytest.fail(log.read_text())), 60)
+        until(lambda: _online(url, pool) or (process.poll() is not None and pytest.fail(log.read_text())), 90)
         yield log
     finally:
         process.terminate()

@@ -84,7 +84,7 @@ def test_every_fire_time_has_one_run_through_many_deploys_in_its_second(stage: S
             if index >= 3 and moment >= minute:
                 break
         last = next_fire(10) - timedelta(seconds=10)
-        until(lambda: all(done(stage, name, last) for name in ("quick", "minutely")), 60)
+        until(lambda: all(done(stage, name, last) for name in ("quick", "minutely")), 120)
     due = [first + timedelta(seconds=s) for s in range(0, int((last - first).total_seconds()) + 1, 10)]
     assert between(first, fires(stage, "quick"), last) == dict.fromkeys(due, 1)
     assert between(first, fires(stage, "minutely"), last) == {moment: 1 for moment in due if moment.second == 0}
@@ -119,10 +119,12 @@ def test_a_deploy_keeps_all_runs_and_doubles_none_that_has_begun(stage: Stage, s
     before = stage.runs()
     stage.begin(before[0])
     stage.release(stage.entry(schedules=[shape]))
+    released = datetime.now(UTC)
     after = stage.runs()
     assert set(fires(stage).values()) == {1}
-    assert {at(run) for run in before} <= {at(run) for run in after}
-    assert {run["deployment_version"] for run in after[1:]} == {stage.repo.head}
+    soon = released + timedelta(seconds=60)  # what comes later is left to the server's own scheduler
+    assert {at(run) for run in before if at(run) < soon} <= {at(run) for run in after}
+    assert {run["deployment_version"] for run in after[1:] if at(run) > released} <= {stage.repo.head}
     assert after[0]["id"] == before[0]["id"]
 
 
@@ -240,6 +242,20 @@ def test_a_run_is_not_doubled_when_its_rule_moves_to_another_slug(stage: Stage) 
     wait_until(due + timedelta(seconds=6))
     assert fires(stage)[due] == 1
     assert fires(stage)[due + timedelta(seconds=10)] == 1
+
+
+def test_a_run_that_becomes_due_while_its_rule_moves_is_not_doubled(stage: Stage) -> None:
+    """By our own clock, which may lag behind the server's, it may still seem to be ahead."""
+    scheduled(stage, stage.entry(schedules=[every(10, slug="a")]))
+    due = next_fire(10, ahead=3)
+
+    def hold(request: httpx.Request) -> None:
+        if is_patch(request) and "/schedules/" in request.url.path:
+            wait_until(due + timedelta(seconds=0.05))
+
+    stage.wire.before = hold
+    stage.release(stage.entry(schedules=[every(3600, slug="a"), every(10, slug="b")]))
+    assert [fires(stage)[due + timedelta(seconds=s)] for s in (0, 10, 20)] == [1, 1, 1]
 
 
 NEW: dict[str, tuple[list[Any], list[Any]]] = {
