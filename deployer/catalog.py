@@ -12,6 +12,7 @@ from deployer.environment import Environment, Limit
 from deployer.errors import Problem
 from deployer.fields import (
     ENTRYPOINT,
+    MARKS,
     WHOLE,
     Json,
     Name,
@@ -164,9 +165,22 @@ def check(declared: list[Declared], environment: Environment, document: Document
         if names is not None and name not in names
     ]
     for item in declared:
+        problems += _tags(item, environment)
         if item.written("pool") and item.declaration.name not in exclude:
             problems += _pool(item, environment, document)
     return problems
+
+
+MOST_TAGS = 100
+"""With more, Prefect's runs break."""
+
+
+def _tags(item: Declared, environment: Environment) -> list[Problem]:
+    found = environment.deployments
+    overlay = found.overrides.get(item.declaration.name)
+    tags = {*found.defaults.tags, *item.declaration.tags, *(overlay.tags if overlay else [])}
+    most = MOST_TAGS - len(MARKS)
+    return [item.problem(("tags",), f"{len(tags)} tags; at most {most} can be set.")] if len(tags) > most else []
 
 
 def _pool(item: Declared, environment: Environment, document: Document) -> list[Problem]:

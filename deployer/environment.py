@@ -79,8 +79,14 @@ class WorkQueue(Strict):
     priority: Annotated[int, Field(ge=1), WHOLE] | None = None
 
 
+def _not_prefects(name: str) -> str:
+    if name.lower().startswith("prefect"):
+        raise ValueError(f"'{name}': names that start with 'Prefect' are its own; choose another")
+    return name
+
+
 class WorkPool(Strict):
-    name: PrefectName
+    name: Annotated[PrefectName, AfterValidator(_not_prefects)]
     type: str = Field(examples=["process", "docker", "kubernetes", "ecs"])
     description: str | None = None
     concurrency_limit: Annotated[int, Field(ge=0), WHOLE] | None = None

@@ -110,8 +110,10 @@ def _timezone(name: str) -> str:
 
 
 def _moment(text: str) -> str:
+    """With dashes: Prefect takes a text of digits alone for seconds since 1970."""
     try:
-        datetime.fromisoformat(text)
+        plain = re.match(r"\d{4}-\d\d-\d\d([T ]|$)", text)
+        datetime.fromisoformat(text if plain else "")
     except ValueError:
         raise ValueError(f"'{text}' is not an ISO 8601 time, e.g. '2026-01-01T06:00:00+00:00'") from None
     return text

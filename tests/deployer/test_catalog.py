@@ -138,6 +138,14 @@ def test_the_pool_of_an_overlay_is_told_where_it_stands() -> None:
     assert problem.startswith("environments/dev.yaml:1: deployments.overrides.hello.pool: the pool 'beta'")
 
 
+def test_more_tags_than_prefects_runs_bear_are_told() -> None:
+    own, added = ([f"{start}{n}" for n in range(50)] for start in "ab")
+    text = f"{HELLO.strip()[:-1]}, tags: {own}}}"
+    assert checked(text, deployments={"defaults": {"tags": own}}) == []
+    (problem,) = checked(text, deployments={"overrides": {"hello": {"tags": added}}})
+    assert problem == f"{FILE}:1: [0].tags: 100 tags; at most 97 can be set."
+
+
 def test_an_excluded_deployment_needs_no_pool() -> None:
     assert checked(HELLO.replace("pool: alpha", "pool: gone"), deployments={"exclude": ["hello"]}) == []
 

@@ -198,6 +198,12 @@ def test_names_that_are_given_twice_are_told() -> None:
     }
 
 
+def test_a_pool_is_not_named_as_prefects_own() -> None:
+    problems = faults(base=BASE.replace("name: dev-alpha", "name: Prefect-pool"))
+    expected = "'Prefect-pool': names that start with 'Prefect' are its own; choose another."
+    assert problems == {"work_pools.alpha.name": expected}
+
+
 def test_name_and_file_must_agree() -> None:
     problems = faults(base=BASE.replace("name: dev\n", "name: prod\n"))
     assert problems == {"name": "'prod' stands in the file of 'dev'; name and file must agree."}

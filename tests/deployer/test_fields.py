@@ -116,7 +116,7 @@ def test_a_bad_time_zone_is_told_with_a_guess() -> None:
     assert "not a time zone" in message and "Did you mean 'America/Chicago'?" in message
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "01/02/2026"])
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "01/02/2026", "20260101", "2026", "1"])
 def test_a_bad_anchor_date_is_told(text: str) -> None:
     assert fault(Schedule, f"{{interval: 60, anchor_date: '{text}'}}")[0] == "anchor_date"
 
