@@ -202,30 +202,49 @@ def uses(function: Function) -> frozenset[Function]:
     """All functions that it may call. A method of something unknown may be any method of that name, and `module.create`
     any function of that name at the door to Prefect (modules that are values are called so): too many rather than too few."""
     module, _ = function
-    known = {name: full.removeprefix(f"{PACKAGE}.") for name, full in imports(tree(module))}
+    known = named_in(module)
     foreign = from_elsewhere(functions()[function], known)
     found = set()
     for node in ast.walk(functions()[function]):
         if isinstance(node, ast.Name):
             owner, _, name = known.get(node.id, f"{module}.{node.id}").rpartition(".")
             found.add((owner, name))
-        if isinstance(node, ast.Attribute):
+        if isinstance(node, ast.Attribute) and not made_elsewhere(node.value, known):
             base = node.value.id if isinstance(node.value, ast.Name) else ""
-            if base in foreign:
-                continue
-            found |= {(known[base], node.attr)} if known.get(base) in files() else called_so(base, node.attr)
-    return frozenset(found & set(functions()))
+            if base not in foreign:
+                found |= {(known[base], node.attr)} if known.get(base) in files() else called_so(base, node.attr)
+    return frozenset({defined(*each) for each in found} & set(functions()))
+
+
+@cache
+def named_in(module: str) -> dict[str, str]:
+    """Local name -> what it stands for; the package's own without the package's name."""
+    return {name: full.removeprefix(f"{PACKAGE}.") for name, full in imports(tree(module))}
+
+
+def defined(module: str, name: str) -> Function:
+    """Where it is defined, if the module only passes it on."""
+    while (module, name) not in functions():
+        passed = named_in(module).get(name) if module in files() else None
+        if passed is None or passed in files():
+            break
+        module, _, name = passed.rpartition(".")
+    return module, name
 
 
 def from_elsewhere(node: ast.AST, known: dict[str, str]) -> set[str]:
     """Variables that hold something of another library's making, such as `timer = threading.Timer(...)`."""
-    made = [n for n in ast.walk(node) if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call)]
-    roots = [
-        (n, known.get(ast.unparse(n.value.func).partition(".")[0], "")) for n in made if isinstance(n.value, ast.Call)
-    ]
-    ours = {*(f"{PACKAGE}.{name}" for name in files()), *files(), ""}
-    foreign = [n for n, full in roots if full not in ours and full.partition(".")[0] not in files()]
-    return {ast.unparse(target) for n in foreign for target in n.targets}
+    assigned = [n for n in ast.walk(node) if isinstance(n, ast.Assign) and made_elsewhere(n.value, known)]
+    return {ast.unparse(target) for n in assigned for target in n.targets}
+
+
+def made_elsewhere(value: ast.expr, known: dict[str, str]) -> bool:
+    """Is it a call of another library, such as `threading.Timer(...)`?"""
+    root = value.func if isinstance(value, ast.Call) else None
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    full = known.get(root.id, "") if isinstance(root, ast.Name) else ""
+    return bool(full) and full.partition(".")[0] not in {name.partition(".")[0] for name in files()}
 
 
 @cache
@@ -239,10 +258,13 @@ def called_so(base: str, name: str) -> frozenset[Function]:
 def writes(function: Function) -> bool:
     """Does it send a request that changes something? Reads are GETs and POSTs to a filter."""
     asked = [n for n in ast.walk(functions()[function]) if isinstance(n, ast.Call) and ast.unparse(n.func) in REQUEST]
-    if function == ("prefect_api.client", "Client.pages"):
+    if function == PAGES:
         return False
     return function == ("loading", "Loader.create") or any(not is_read(call) for call in asked)
 
+
+PAGES = ("prefect_api.client", "Client._pages")
+"""Posts to whatever path it is given: see the test below."""
 
 REQUEST = {"self.request", "client.request", "self.client.request"}
 
@@ -287,7 +309,9 @@ def verbs() -> dict[str, str]:
 def test_pages_are_read_from_filters_only() -> None:
     for function, node in functions().items():
         for call in (n for n in ast.walk(node) if isinstance(n, ast.Call)):
-            if isinstance(call.func, ast.Attribute) and call.func.attr == "pages":
+            said = ast.unparse(call.func)
+            assert "._pages" not in said or function[0] == PAGES[0], function
+            if said.endswith(("client.pages", "client.early")):
                 assert path_of(call.args[0]).endswith("/filter"), function
 
 
@@ -311,6 +335,7 @@ def test_the_search_for_writes_finds_them() -> None:
     expected = {("prefect_api.client", f"Client.{name}") for name in WRITING_METHODS}
     expected |= {("loading", "Loader.create"), ("prefect_api.runs", "start"), ("prefect_api.runs", "schedule")}
     assert expected <= found
+    assert defined("prefect_api", "connect") == ("prefect_api.client", "connect")
     assert not reaches_a_write(("prefect_api", "read")) and reaches_a_write(("apply", "apply"))
 
 
