@@ -10,7 +10,8 @@ from itertools import groupby
 from typing import Any
 
 from deployer import comparable, ledger, plan
-from deployer.errors import DeployError, Interrupted, VerificationFailed, WriteFailed
+from deployer.errors import DeployError, Interrupted, InvalidInput, Unreachable, VerificationFailed, WriteFailed
+from deployer.loading import Loader
 from deployer.model import Change, Fields, Outcome, Plan, Release
 from deployer.prefect_api import PLAIN, Client, automations, deployments, relay, runs
 from deployer.prepare import Prepared
@@ -75,8 +76,8 @@ def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcom
         )
     return Result(tuple(outcomes), release, seconds, error)
 
-def unsettled(prepared: Prepared) -> Release | None:
 
+def unsettled(prepared: Prepared) -> Release | None:
     """The newest release, if it did not succeed. What it left undone may have been done since, by hand or by its own last
     write: then there is nothing to write, but still to record what is live."""
     newest = None if prepared.overtaken else prepared.site.ledger.newest()
@@ -145,20 +146,20 @@ def _stage(prepared: Prepared, changes: list[Change]) -> Iterable[Outcome]:
 
 
 def _try(change: Change, call: Callable[..., Any], *arguments: Any) -> Outcome:
-    try:
     """A change that fails is told, and the others of its kind go on; an API that is gone ends it."""
+    try:
         call(*arguments)
-    except DeployError as error:
     except Unreachable:
         raise
+    except DeployError as error:
         return Outcome(change.kind, change.name, change.action, "failed", str(error))
     return Outcome(change.kind, change.name, change.action, "done")
 
 
 def _ids(prepared: Prepared) -> dict[str, str]:
     """Placeholders -> ids, of all deployments as they are after their stage."""
-    found = deployments.answers(prepared.site.client, prepared.site.scope.tags, ())
     wanted = {r.name for r in prepared.wanted if r.kind == "deployment"}
+    found = deployments.answers(prepared.site.client, prepared.site.scope.tags, ())
     meant = [answer for answer in found if f"{answer['flow_name']}/{answer['name']}" in wanted]
     return {comparable.placeholder(answer["name"]): answer["id"] for answer in meant}
 
@@ -189,13 +190,21 @@ def _create_loaded(prepared: Prepared, new: list[Change]) -> Iterable[Outcome]:
         return
     by_name = {prepared.names[c.name]: c for c in new}
     with relay.open_relay(prepared.site.client, frozenset(c.name for c in new)) as through:
-        answer = prepared.loader.create(list(by_name), through)
+        faults = _faults(prepared.loader, list(by_name), through)
     for name, change in by_name.items():
         deployed = change.name.split("/", 1)[1]
-        error = through.failed.get(deployed) or answer["faults"].get(name)
+        error = through.failed.get(deployed) or faults.get(name)
         if error is None and deployed not in through.created:
             error = str(through.fatal or "Prefect's deploy() did not create it, and did not say why")
         yield Outcome(change.kind, change.name, change.action, "failed" if error else "done", error)
+
+
+def _faults(loader: Loader, names: list[str], through: relay.Relay) -> dict[str, str]:
+    """What Prefect says of each. A loader that dies here has touched something already: a failed write, no invalid input."""
+    try:
+        return dict(loader.create(names, through)["faults"])
+    except InvalidInput as error:
+        return dict.fromkeys(names, str(error))
 
 
 # -- a deploy loses and doubles no scheduled run: see docs/concepts.md
