@@ -9,7 +9,7 @@ from typing import Any
 
 from deployer import comparable
 from deployer.catalog import Declared
-from deployer.environment import REFERENCE, Environment, Limit, Overlay
+from deployer.environment import REFERENCE, Environment, Limit, Overlay, Source
 from deployer.errors import Problem
 from deployer.fields import Schedule
 from deployer.model import Hidden, Key, Resource, Specification, digest
@@ -100,6 +100,14 @@ def _item(environment: Environment, found: Declared, code: Code, commit: str, sc
             for t in (base.triggers if over.triggers is None else over.triggers)
         ],
     }
+
+
+def source_in(environment: Environment, scope: Scope) -> Source:
+    """The source with its Secret block by the name that the block has in Prefect."""
+    found, block = environment.source, environment.source.credentials
+    if block not in environment.secrets:
+        return found
+    return found.model_copy(update={"credentials": pool_name(scope, block)})
 
 
 def pool_name(scope: Scope, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from deployer import prefect_api, render
 from deployer.console import Console
+from deployer.desired import RETIRED
 from deployer.errors import Exit, InvalidInput
 from deployer.model import Live
 from deployer.prefect_api import runs
@@ -77,6 +78,9 @@ def _find(site: Site, name: str) -> Live:
         for live in prefect_api.read(site.client, (), (), site.scope).values()
         if site.scope.owns(live.fields["tags"])
     ]
+    found.sort(
+        key=lambda live: RETIRED not in live.fields["tags"]
+    )  # of two of one name the one in use comes last, and counts
     by_name = {live.name.split("/", 1)[1]: live for live in found}
     full = site.scope.name(name)
     if full not in by_name:

@@ -147,7 +147,9 @@ class Ledger:
         """All of it; for previews, which are meant to go."""
         for answer in list(artifacts.newest_first(self.client, self.key)):
             artifacts.delete(self.client, answer["id"])
-        for answer in artifacts.latest_of_each(self.client, f"spec-{self.scope.ledger}-"):
+        for answer in artifacts.latest_of_each(self.client, self._spec_key("")):
+            if not re.fullmatch(re.escape(self._spec_key("")) + "[0-9a-f]{32}", answer["key"]):
+                continue  # of a preview whose name only starts as this one's
             for version in list(artifacts.newest_first(self.client, answer["key"])):
                 artifacts.delete(self.client, version["id"])
 

@@ -148,11 +148,12 @@ def environment(home: str) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_TO_API_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_CLIENT_MAX_RETRIES": "0",  # the relay retries
         "DO_NOT_TRACK": "1",
     }
 
 
-PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 
 
 def hide_from_children() -> None:
@@ -171,8 +172,10 @@ CAPABILITIES_HEADER = (ctypes.c_uint32 * 2)(0x20080522, 0)
 
 
 def _drop_privileges() -> None:
-    """Between fork and exec: root without capabilities cannot read its parent's environment either."""
+    """Between fork and exec: root without capabilities cannot read its parent's environment either. And when the parent is
+    killed, the loader goes with it."""
     assert LIBC
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     for capability in range(64):
         LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)

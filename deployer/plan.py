@@ -67,7 +67,8 @@ class History:
 
     @property
     def created(self) -> set[Key]:
-        return {key for spec in self.specifications for key in spec.created}
+        """What we surely made. A release that failed only lists what it was about to make: somebody else may have."""
+        return set(self.specifications[0].created) if self.base and self.specifications else set()
 
     @property
     def known(self) -> set[Key]:
@@ -509,7 +510,10 @@ def _foreign(wanted: list[Resource], world: World) -> list[Refusal]:
     if not theirs:
         return []
     return [
-        Refusal("ownership", f"Another release ledger on this API lists {'; '.join(theirs)}. Give ours other names.")
+        Refusal(
+            "ownership",
+            f"Another release ledger on this API lists {'; '.join(theirs)}. Give ours other names. Was this repository called otherwise before? Then set `project:` to the old name.",
+        )
     ]
 
 

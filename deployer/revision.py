@@ -120,14 +120,17 @@ class Repository:
             yield tree
 
     def published(self, url: str, commit: str, token: str | None) -> bool | None:
-        """Can a worker clone the commit from `url`? None: the remote could not be asked (no credentials, no network)."""
+        """Can a worker clone the commit from `url`? None: it cannot be told (no credentials, no network, or the remote has commits that this clone does not know)."""
         done = _git(self.path, "ls-remote", "--quiet", url, check=False, env=_credentials(url, token))
         if done.returncode:
             return None
         tips = [line.split("\t")[0] for line in done.stdout.decode(errors="replace").splitlines()]
         if commit in tips:
             return True
-        return any(self.knows(tip) and self.is_ancestor(commit, tip) for tip in dict.fromkeys(tips))
+        if any(self.knows(tip) and self.is_ancestor(commit, tip) for tip in dict.fromkeys(tips)):
+            return True
+        complete = all(self.knows(tip) for tip in tips) and not self.shallow()
+        return False if complete else None
 
 
 def _credentials(url: str, token: str | None) -> dict[str, str]:

@@ -127,7 +127,11 @@ def _load_all(call: Call, found: Mapping[str, project.Contents]) -> list[Problem
             environment = contents.environment
             scope = desired.Scope(environment.owner, name, environment.api.shared)
             request = desired.request(
-                environment, contents.declared, source.code(environment.source, commit), commit, scope
+                environment,
+                contents.declared,
+                source.code(desired.source_in(environment, scope), commit),
+                commit,
+                scope,
             )
             try:
                 with loading.open_loader(folder) as loader:

@@ -11,6 +11,7 @@ import pytest
 from deployer import catalog, environment
 from deployer.cli import parser
 from deployer.errors import Exit
+from deployer.fields import Strict
 from deployer.model import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +71,7 @@ def test_the_catalogue_that_is_shown_loads() -> None:
 @pytest.mark.parametrize(
     "model", [environment.Environment, environment.Policy, catalog.Declaration, environment.Source]
 )
-def test_every_key_is_in_the_reference(model: type[environment.Strict]) -> None:
+def test_every_key_is_in_the_reference(model: type[Strict]) -> None:
     assert not [key for key in model.model_fields if not re.search(rf"\b{key}\b", FILES)]
 
 

@@ -61,6 +61,8 @@ def read(client: Client, keys: Iterable[Key], triggers: Iterable[str], scope: Sc
     automation_answers = automations.answers(client, names["automation"] | trigger_names)
     possible = [a for a in automation_answers if a["name"] in trigger_names]
     found += [deployments.live(answer, possible) for answer in answers]
-    ids = {a["id"]: comparable.placeholder(a["name"]) for a in answers}
+    # Of two deployments of one name (a renamed flow leaves the old one retired) automations mean the wanted one.
+    meant = [a for a in answers if f"{a['flow_name']}/{a['name']}" in names["deployment"]]
+    ids = {a["id"]: comparable.placeholder(a["name"]) for a in meant}
     found += automations.of_environment(automation_answers, names["automation"], ids)
     return {live.key: live for live in found}

@@ -13,7 +13,7 @@ from deployer import desired, prefect_api, prepare
 from deployer.environment import Api, Policy
 from deployer.errors import Refused
 from deployer.ledger import Ledger
-from deployer.model import KINDS, Change, Hidden, Live, Resource, Specification, rows
+from deployer.model import KINDS, Base, Change, Hidden, Live, Resource, Specification, rows
 from deployer.plan import RULES, History, created_after, pair_schedules, retired_after
 from deployer.prefect_api import deployments
 from deployer.prepare import Site
@@ -488,7 +488,8 @@ def test_a_returning_deployment_remembers_what_was_ours() -> None:
 
 
 def history(*past: Specification) -> History:
-    return History(None, past)
+    """The first of them succeeded, the others failed since."""
+    return History(Base(1, "a" * 40) if past else None, past)
 
 
 def test_the_fields_of_what_goes_are_kept_until_it_returns_or_is_deleted() -> None:
