@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(patch.undo)
     live_in(home, patch)
     stay_on_loopback(patch)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to Ctrl-C
     measured = tuple(name for name in os.environ if name.startswith("COVERAGE_"))
     patch.setattr(
         loading, "KEPT", (*loading.KEPT, *measured)
