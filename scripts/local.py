@@ -554,9 +554,17 @@ class _Start:
         self.wait(name, API, "does not answer", lambda seconds: _answers(entry.port, seconds))
 
     def start_workers(self, name: str, entry: Entry, missing: set[str]) -> None:
+        """All at once, but one by one where a worker has to create its pool first.
+
+        Several that do so lock each other out of the SQLite database, and the API then may stand still for a minute.
+        """
         now = datetime.now(UTC)
-        for role in missing:
-            self.spawn_worker(name, role, entry)
+        for role, pool in entry.workers.items():
+            if role in missing:
+                is_new = _ask(entry.port, f"/work_pools/{quote(pool, safe='')}") is None
+                self.spawn_worker(name, role, entry)
+                if is_new:
+                    self.wait_for_worker(name, role, entry.port, pool, now)
         for role, pool in entry.workers.items():
             self.wait_for_worker(name, role, entry.port, pool, now if role in missing else None)
 

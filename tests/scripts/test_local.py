@@ -450,6 +450,15 @@ def test_up_is_done_when_the_api_answers_and_every_process_pool_has_its_worker(d
     assert sorted(dev.pids()) == ["dev api", "dev worker-dev%20analytics", "dev worker-dev-ingestion"]
 
 
+def test_a_worker_starts_when_the_one_before_has_created_its_pool(dev: Lab) -> None:
+    """Pools that are created at the same time can block Prefect's SQLite for a minute."""
+    with api(dev) as client:
+        pools = sorted(client.post("/work_pools/filter", json={}).json(), key=lambda pool: pool["created"])
+    first, second = (datetime.fromisoformat(pool["created"]).timestamp() for pool in pools)
+    folder = dev.state / "dev/work" / f"worker-{pools[1]['name'].replace(' ', '%20')}"  # made for it, and never changed
+    assert first < folder.stat().st_mtime < second
+
+
 def test_the_ui_is_served_on_the_same_port_and_knows_its_api(dev: Lab) -> None:
     url = dev.recorded["dev"]["ui_url"]
     with httpx.Client(base_url=url, trust_env=False, follow_redirects=True) as client:
