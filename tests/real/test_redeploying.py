@@ -82,19 +82,18 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("slug", [{"slug": "s"}, {}], ids=["with slug", "without"])
-def test_every_kind_of_schedule_becomes_every_other(stage: Stage, slug: dict[str, str]) -> None:
-    kinds = [*RULES.values(), next(iter(RULES.values()))]
+def test_every_kind_of_schedule_becomes_every_other(stage: Stage) -> None:
+    """One keeps its slug, one never had any; both keep their ids."""
     seen = set()
-    for rule in kinds:
-        stage.release(stage.entry(schedules=[{**rule, **slug}]))
-        [live] = stage.deployment()["schedules"]
-        seen.add(live["id"])
-        given = {k: v for k, v in rule.items() if k in ("cron", "interval")}
-        assert {k: live["schedule"][k] for k in given} == given
-        assert live["active"] == rule.get("active", True)
-        assert stage.plan().writes == ()
-    assert len(seen) == 1
+    for rule in [*RULES.values(), next(iter(RULES.values()))]:
+        stage.release(stage.entry(name="a", schedules=[{**rule, "slug": "s"}]), stage.entry(name="b", schedules=[rule]))
+        for name in "ab":
+            [live] = stage.deployment(name)["schedules"]
+            seen.add(live["id"])
+            given = {k: v for k, v in rule.items() if k in ("cron", "interval")}
+            assert {k: live["schedule"][k] for k in given} == given
+            assert live["active"] == rule.get("active", True)
+    assert len(seen) == 2
     stage.nothing_left()
 
 
@@ -176,25 +175,25 @@ def test_tags_parameters_and_job_variables_of_others_stay(stage: Stage) -> None:
 # -- parameters are checked before anything is written
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"parameters": {"nmae": "x"}}, "has no parameter 'nmae'. Did you mean 'name'?"),
-        ({"parameters": {"count": "many"}}, "'many' is not of type 'integer'"),
-        ({"schedules": [{**NOON, "parameters": {"count": [1]}}]}, "[1] is not of type 'integer'"),
-        ({"schedules": [{**NOON, "parameters": {"sum": 1}}]}, "has no parameter 'sum'"),
-    ],
-    ids=["unknown", "type", "schedule's type", "schedule's unknown"],
-)
-def test_a_wrong_parameter_is_found_before_anything_is_written(stage: Stage, wrong: dict[str, Any], said: str) -> None:
-    stage.release(stage.entry(name="a"), stage.entry(name="b"))
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown": ({"parameters": {"nmae": "x"}}, "has no parameter 'nmae'. Did you mean 'name'?"),
+    "type": ({"parameters": {"count": "many"}}, "'many' is not of type 'integer'"),
+    "scheduled": ({"schedules": [{**NOON, "parameters": {"count": [1]}}]}, "[1] is not of type 'integer'"),
+    "scheduled-unknown": ({"schedules": [{**NOON, "parameters": {"sum": 1}}]}, "has no parameter 'sum'"),
+}
+
+
+def test_wrong_parameters_are_found_all_together_before_anything_is_written(stage: Stage) -> None:
+    stage.release(stage.entry(), stage.entry(name="type"))
     before = stage.everything()
-    stage.commit(stage.entry(name="a", tags=["new"]), stage.entry(name="b", **wrong), stage.entry(name="c"))
+    wrong = [stage.entry(name=name, **changes) for name, (changes, _) in WRONG.items()]
+    stage.commit(stage.entry(tags=["new"]), *wrong, stage.entry(name="another"))
     stage.wire.requests.clear()
     with pytest.raises(InvalidInput) as error:
         stage.plan()
-    assert [said in str(problem) for problem in error.value.problems] == [True]
-    assert error.value.problems[0].file == "flows/alpha/deployments.yaml"
+    told = sorted(error.value.problems, key=lambda problem: problem.line or 0)
+    assert [said in problem.message for (_, said), problem in zip(WRONG.values(), told, strict=True)] == [True] * 4
+    assert {problem.file for problem in told} == {"flows/alpha/deployments.yaml"}
     assert stage.wire.writes == []
     assert stage.everything() == before
 
@@ -329,15 +328,22 @@ def shape(deployment: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", FULL)
-def test_a_field_that_left_the_file_goes_back_to_what_prefect_sets(stage: Stage, name: str) -> None:
-    """As a deployment that never had it."""
-    without = {key: value for key, value in FULL.items() if key != name}
-    stage.release(stage.entry(**FULL))
-    stage.release(stage.entry(**without), stage.entry(name="never", **without))
-    assert shape(stage.deployment()) == shape(stage.deployment("never"))
-    assert stage.automations().keys() == stage.automations("never").keys()
+def test_a_field_that_left_the_file_goes_back_to_what_prefect_sets(stage: Stage) -> None:
+    """As with a deployment that never had it: one pair for each field."""
+    without = {name: {k: v for k, v in FULL.items() if k != name} for name in FULL}
+    had = [stage.entry(name=dashed(name), **FULL) for name in FULL]
+    have = [stage.entry(name=dashed(name), **less) for name, less in without.items()]
+    never = [stage.entry(name=f"never-{dashed(name)}", **less) for name, less in without.items()]
+    stage.release(*had)
+    stage.release(*have, *never)
+    live = stage.deployments()
+    assert {n: shape(live[dashed(n)]) for n in FULL} == {n: shape(live[f"never-{dashed(n)}"]) for n in FULL}
+    assert [n for n in FULL if not stage.automations(dashed(n))] == ["triggers"]
     stage.nothing_left()
+
+
+def dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def test_elements_that_left_the_file_go_one_by_one(stage: Stage) -> None:
