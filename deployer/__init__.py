@@ -11,13 +11,14 @@ The pipeline, module by module, in the order in which a deploy walks through the
     desired       all of that together: what should exist
     prefect_api   what does exist; the only door to Prefect
     ledger        what was released before, kept in the same API
-    plan          wanted, live and last released -> a plan, and the guards that may refuse it
+    merge         one resource three ways, wanted, live and last released -> what it will be
+    plan          all of them, in their order, with what goes, and the guards that may refuse it
     prepare       the steps up to here, in order
     render        a plan for people and for machines
     apply         a plan -> calls; then everything is read again, and must leave nothing to do
     cli           verbs, streams, exit codes
 
-Pure are all that decide (fields, environment, catalog, refs, source, comparable, desired, plan, render): values in,
+Pure are all that decide (fields, environment, catalog, refs, source, comparable, desired, merge, plan, render): values in,
 values out. Writing happens in prefect_api, and only `apply` (and `preview`'s destroy) calls what writes there.
 """
 

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from deployer import comparable
+from deployer.merge import pair_schedules
 from deployer.model import Change, Fields, same
-from deployer.plan import pair_schedules
 from deployer.prefect_api import runs
 from deployer.prefect_api.client import Client
 

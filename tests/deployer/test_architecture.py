@@ -35,6 +35,7 @@ ORDER = [
     "comparable",
     "desired",
     "schema",
+    "merge",
     "plan",
     "render",
     "github",
@@ -83,6 +84,7 @@ PURE = [
     "comparable",
     "desired",
     "schema",
+    "merge",
     "plan",
     "render",
 ]

@@ -12,7 +12,7 @@ from deployer.catalog import Declaration
 from deployer.environment import ConcurrencyLimit, Environment, Limit, Overlay, Policy, WorkPool, WorkQueue
 from deployer.errors import Problem
 from deployer.fields import MARKS, STATES, Schedule, Strict, Tag, read, secret_literals, twice
-from deployer.plan import _marks
+from deployer.merge import _marks
 from deployer.yamlfile import Document, parse
 from tests.deployer.builders import SCOPE
 

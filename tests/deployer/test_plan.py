@@ -13,8 +13,9 @@ from deployer import desired, prefect_api, prepare
 from deployer.environment import Api, Policy
 from deployer.errors import Refused
 from deployer.ledger import Ledger
+from deployer.merge import RULES, pair_schedules
 from deployer.model import KINDS, Base, Change, Hidden, Live, Resource, Specification, rows
-from deployer.plan import RULES, History, created_after, pair_schedules, retired_after
+from deployer.plan import History, created_after, retired_after
 from deployer.prefect_api import deployments
 from deployer.prepare import Site
 from deployer.render import plan_data
