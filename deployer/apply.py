@@ -61,6 +61,7 @@ def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcom
             f"Stopped after {len(outcomes)} of {len(prepared.plan.writes)} changes: {failure} What was written stays; mend the cause and apply again."
         )
     except KeyboardInterrupt:
+        prepared.site.client.hurry()
         error = Interrupted(
             f"Interrupted after {len(outcomes)} of {len(prepared.plan.writes)} changes; what was written stays. Run the same apply again to finish."
         )
@@ -238,7 +239,7 @@ def _scheduled(fields: Fields) -> bool:
 def _judge(prepared: Prepared, outcomes: list[Outcome]) -> DeployError | None:
     failed = [o for o in outcomes if o.result != "done"]
     if failed:
-        names = "; ".join(f"{o.kind} {o.name}: {o.error}" for o in failed if o.result == "failed")
+        names = "; ".join(f"{o.kind} {o.name}: {str(o.error).rstrip('.')}" for o in failed if o.result == "failed")
         skipped = sum(o.result == "skipped" for o in failed)
         more = f" {skipped} more were not tried." if skipped else ""
         return WriteFailed(

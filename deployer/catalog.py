@@ -168,6 +168,7 @@ def check(declared: list[Declared], environment: Environment, document: Document
         problems += _tags(item, environment)
         if item.written("pool") and item.declaration.name not in exclude:
             problems += _pool(item, environment, document)
+            problems += _triggers(item, environment, document)
     return problems
 
 
@@ -181,6 +182,21 @@ def _tags(item: Declared, environment: Environment) -> list[Problem]:
     tags = {*found.defaults.tags, *item.declaration.tags, *(overlay.tags if overlay else [])}
     most = MOST_TAGS - len(MARKS)
     return [item.problem(("tags",), f"{len(tags)} tags; at most {most} can be set.")] if len(tags) > most else []
+
+
+def _triggers(item: Declared, environment: Environment, document: Document) -> list[Problem]:
+    """A trigger is an automation too, and the environment's own are found by their names alone."""
+    overlay = environment.deployments.overrides.get(item.declaration.name)
+    replaced = overlay.triggers if overlay else None
+    names = {t.get("name") for t in (item.declaration.triggers if replaced is None else replaced)}
+    return [
+        document.problem(
+            ("automations", index, "name"),
+            f"the deployment '{item.declaration.name}' has a trigger of the same name, '{automation.name}'; rename one of them.",
+        )
+        for index, automation in enumerate(environment.automations)
+        if automation.name in names
+    ]
 
 
 def _pool(item: Declared, environment: Environment, document: Document) -> list[Problem]:

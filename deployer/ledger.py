@@ -173,8 +173,9 @@ def foreign(releases: list[Release]) -> dict[Key, str]:
 def declares(spec: Specification) -> dict[str, list[str]]:
     """What a release lists of the kinds that carry no owner's tags."""
     keys = [r.key for r in spec.resources if r.kind != "deployment"] + [("secret", name) for name in spec.secrets]
+    keys += [("automation", name) for r in spec.resources for name in r.fields.get("triggers", ())]
     kinds = sorted({kind for kind, _ in keys})
-    return {kind: sorted(name for k, name in keys if k == kind) for kind in kinds}
+    return {kind: sorted({name for k, name in keys if k == kind}) for kind in kinds}
 
 
 def markdown(release: Release) -> str:

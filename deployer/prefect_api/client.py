@@ -98,6 +98,11 @@ class Client:
         self.csrf: dict[str, str] = {}
         self._early: dict[str, Future[list[Any]]] = {}
 
+    def hurry(self) -> None:
+        """From now on one try, and a short one: who interrupts does not wait, and GitHub kills after ten seconds."""
+        self.retry = Retry(attempts=1)
+        self.http.timeout = httpx.Timeout(3.0)
+
     def close(self) -> None:
         self.http.close()
 
@@ -176,8 +181,8 @@ class Client:
     def request(
         self, method: str, path: str, body: Any = None, existing: Callable[[], Any | None] | None = None
     ) -> Any:
-        fault = ""
-        for attempt in range(self.retry.attempts):
+        fault, most = "", self.retry.attempts
+        for attempt in range(most):
             if attempt:
                 self.calls.retries += 1
             response, fault, lost = self._once(method, path, body)
@@ -185,11 +190,13 @@ class Client:
                 if response.status_code == 409 and existing and attempt and (found := existing()) is not None:
                     return found
                 return self._answer(method, path, response)
-            self.sleep(self.retry.wait(attempt, response.headers.get("Retry-After") if response is not None else None))
+            if attempt + 1 < most:
+                after = response.headers.get("Retry-After") if response is not None else None
+                self.sleep(self.retry.wait(attempt, after))
             if existing and lost and (found := existing()) is not None:
                 return found
         raise Unreachable(
-            f"{self.url} did not answer {method} {path} in {self.retry.attempts} tries: {fault}. Is the server up, and not overloaded?"
+            f"{self.url} did not answer {method} {path} in {most} {'try' if most == 1 else 'tries'}: {fault}. Is the server up, and not overloaded?"
         )
 
     def _once(self, method: str, path: str, body: Any) -> tuple[httpx.Response | None, str, bool]:

@@ -230,6 +230,26 @@ def test_an_interrupt_is_recorded_and_the_same_apply_finishes(fake: FakePrefect,
     assert stage.apply(EVERYTHING).error is None
 
 
+def test_an_interrupt_does_not_wait_for_an_api_that_is_gone(fake: FakePrefect, stage: Stage) -> None:
+    """GitHub kills ten seconds after its first signal."""
+
+    def gone() -> None:
+        fake.fail("*", "", before=503, times=99)
+        fake.requests.clear()
+        interrupted()
+
+    at(fake, "POST /work_pools/$", gone)
+    result = stage.apply(EVERYTHING)
+    assert result.error and result.error.exit_code == Exit.INTERRUPTED
+    assert len(fake.requests) == 1
+
+
+def test_a_failure_is_told_in_one_sentence(fake: FakePrefect, stage: Stage) -> None:
+    fake.fail("POST", "/work_pools/$", before=503, times=99)
+    result = stage.apply(EVERYTHING)
+    assert ".." not in str(result.error) and ".;" not in str(result.error)
+
+
 def interrupted() -> None:
     raise KeyboardInterrupt
 

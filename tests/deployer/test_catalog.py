@@ -146,6 +146,19 @@ def test_more_tags_than_prefects_runs_bear_are_told() -> None:
     assert problem == f"{FILE}:1: [0].tags: 100 tags; at most 97 can be set."
 
 
+def test_a_trigger_and_an_automation_of_one_name_are_told() -> None:
+    """The automation would be found by its name, and be the deployment's trigger."""
+    triggered = HELLO.replace("alpha}", "alpha, triggers: [{name: after-load, expect: [x]}]}")
+    automations: list[Any] = [{"name": name, "trigger": {}, "actions": []} for name in ("late", "after-load")]
+    assert checked(HELLO, automations=automations) == []
+    (problem,) = checked(triggered, automations=automations)
+    assert problem == (
+        "environments/dev.yaml:1: automations[1].name: the deployment 'hello' has a trigger of the same name, "
+        "'after-load'; rename one of them."
+    )
+    assert checked(triggered, automations=automations, deployments={"overrides": {"hello": {"triggers": []}}}) == []
+
+
 def test_an_excluded_deployment_needs_no_pool() -> None:
     assert checked(HELLO.replace("pool: alpha", "pool: gone"), deployments={"exclude": ["hello"]}) == []
 

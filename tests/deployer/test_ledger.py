@@ -101,6 +101,13 @@ def test_a_release_says_who_from_where_what_and_how_it_went(fake: FakePrefect) -
     assert found.declares == {"work_pool": ["dev-alpha"]}
 
 
+def test_a_release_lists_triggers_so_that_no_other_environment_takes_one_for_its_automation(fake: FakePrefect) -> None:
+    trigger = {"name": "after-load", "type": "event", "expect": ["load.done"]}
+    Stage(fake).apply(config(deployment("a", triggers=[trigger]), deployment("b", triggers=[trigger])))
+    (found,) = Stage(fake).releases()
+    assert found.declares == {"automation": ["after-load"], "work_pool": ["dev-alpha"]}
+
+
 def test_numbers_count_up_also_over_failures(fake: FakePrefect) -> None:
     stage = Stage(fake)
     stage.apply(HELLO)
