@@ -16,10 +16,12 @@ from typing import Any
 
 import httpx
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from deployer import loading
 from tests.fake_prefect import FakePrefect
-from tests.server import Server, real_prefect
+from tests.server import PatientTransport, Server, real_prefect
 
 # Nothing of the shell that started the tests may reach them: not its Prefect, its git (a hook's GIT_DIR!) or its CI.
 FOREIGN = re.compile(
@@ -42,6 +44,21 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(
         loading, "KEPT", (*loading.KEPT, *measured)
     )  # the loader's environment is bare, or it is not measured
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # a class without types
+    """With several processes each takes whole files, for their fixtures, and one takes all that need the real server.
+
+    Marks for groups do nothing with pytest 9.2: https://github.com/pytest-dev/pytest-xdist/issues/1386
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "server" if file.startswith(("tests/real/", "tests/test_fake_is_honest.py")) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 def live_in(home: Path, patch: pytest.MonkeyPatch) -> None:
@@ -138,24 +155,6 @@ def api(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
     fake: FakePrefect = request.getfixturevalue("fake")
     with fake.client() as client:
         yield client
-
-
-class PatientTransport(httpx.HTTPTransport):
-    """Asks again when SQLite was locked: the server then answers 503 and has done nothing.
-
-    A connection each time: the server closes it after a 500, but does not say so.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(limits=httpx.Limits(max_keepalive_connections=0))
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        for _ in range(9):
-            response = super().handle_request(request)
-            if response.status_code != 503:
-                return response
-            response.close()
-        return super().handle_request(request)
 
 
 _numbers = count(1)

@@ -73,6 +73,27 @@ def real_prefect(home: Path, settings: Mapping[str, str] | None = None) -> Itera
         _stop(process)
 
 
+class PatientTransport(httpx.HTTPTransport):
+    """Asks again when SQLite was locked: the server then answers 503, or hangs up, and has done nothing.
+
+    A connection each time: the server closes it after a 500, but does not say so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(limits=httpx.Limits(max_keepalive_connections=0), trust_env=False)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(20):
+            try:
+                response = super().handle_request(request)
+            except (httpx.ReadError, httpx.RemoteProtocolError):
+                continue
+            if response.status_code != 503:
+                return response
+            response.close()
+        return super().handle_request(request)
+
+
 def free_port() -> int:
     """A port that nobody listens on at this moment."""
     with socket.socket() as probe:

@@ -8,15 +8,24 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ALLOWED = Path(__file__).with_name("allowed_skips.txt")
+IN_CI = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if os.environ.get("CI") == "true":
+    """A worker process, one of several, is told by the one that started it: conftest.py clears the environment."""
+    config.stash[IN_CI] = getattr(config, "workerinput", os.environ).get("CI") == "true"
+    if config.stash[IN_CI]:
         config.pluginmanager.register(NoSilentSkips(allowed_reasons(ALLOWED.read_text())), "no-silent-skips")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["CI"] = str(node.config.stash[IN_CI]).lower()
 
 
 def allowed_reasons(text: str) -> frozenset[str]:

@@ -278,12 +278,15 @@ def test_in_ci_a_listed_reason_may_skip() -> None:
     assert report.outcome == "skipped"
 
 
+@pytest.mark.parametrize("processes", ["0", "2"])
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
-def test_a_skip_is_a_failure_in_ci_only(tmp_path: Path, ci: str, code: int) -> None:
+def test_a_skip_is_a_failure_in_ci_only(tmp_path: Path, ci: str, code: int, processes: str) -> None:
+    """Also where worker processes run the tests, and the environment was cleared before they started."""
+    (tmp_path / "conftest.py").write_text("import os\n\ndef pytest_configure():\n    os.environ.pop('CI', None)\n")
     (tmp_path / "test_one.py").write_text(
         "import pytest\n\ndef test_one():\n    pytest.skip('a reason nobody listed')\n"
     )
-    command = [sys.executable, "-m", "pytest", "-p", "tests.skips", "-c", os.devnull, str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.skips", "-c", os.devnull, "-n", processes, str(tmp_path)]
     environment = {**os.environ, "CI": ci}
     answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert answer.returncode == code, answer.stdout

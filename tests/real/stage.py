@@ -33,7 +33,7 @@ from deployer.prepare import Prepared, Site
 from deployer.project import Tree
 from deployer.revision import Repository
 from tests.repository import Repo
-from tests.server import LEASHED, clean_environment
+from tests.server import LEASHED, PatientTransport, clean_environment
 
 FLOWS = '''\
 """Flows of many shapes; nothing here runs."""
@@ -188,7 +188,7 @@ class Stage:
 
     @property
     def api(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        return httpx.Client(base_url=self.url, transport=PatientTransport(), timeout=30)
 
     def end(self) -> None:
         """Leave nothing behind that the server's scheduler would go on making runs for."""
@@ -196,12 +196,8 @@ class Stage:
             self.ask("DELETE", f"/deployments/{deployment['id']}")
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One call; again when SQLite was locked."""
         with self.api as api:
-            for _ in range(20):
-                answer = api.request(method, path, json=body)
-                if answer.status_code != 503:
-                    break
+            answer = api.request(method, path, json=body)
         assert answer.status_code < 300, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
