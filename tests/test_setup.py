@@ -282,7 +282,9 @@ def test_in_ci_a_listed_reason_may_skip() -> None:
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
 def test_a_skip_is_a_failure_in_ci_only(tmp_path: Path, ci: str, code: int, processes: str) -> None:
     """Also where worker processes run the tests, and the environment was cleared before they started."""
-    (tmp_path / "conftest.py").write_text("import os\n\ndef pytest_configure():\n    os.environ.pop('CI', None)\n")
+    (tmp_path / "conftest.py").write_text(
+        "import os, pytest\n\n@pytest.hookimpl(trylast=True)\ndef pytest_configure():\n    os.environ.pop('CI', None)\n"
+    )
     (tmp_path / "test_one.py").write_text(
         "import pytest\n\ndef test_one():\n    pytest.skip('a reason nobody listed')\n"
     )
