@@ -127,7 +127,6 @@ def test_a_deploy_keeps_all_runs_and_doubles_none_that_has_begun(stage: Stage) -
         after = stage.runs(name)
         assert set(Counter(map(at, after)).values()) == {1}, name
         assert {at(run) for run in before[name] if at(run) < soon} <= {at(run) for run in after}, name
-        assert {run["deployment_version"] for run in after[1:] if at(run) > released} <= {stage.repo.head}, name
         assert after[0]["id"] == before[name][0]["id"], name
 
 
