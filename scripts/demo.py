@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from deployer.render import status_text  # noqa: E402
-from scripts import local  # noqa: E402
+from scripts import local, marked  # noqa: E402
 
 ENVIRONMENTS = ("dev", "qa", "prod")
 CATALOGUE = "flows/ingestion/deployments.yaml"
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not words.end:
             say("The three Prefect APIs stay up for you to look around; `make down` ends them.")
         return 0
-    except (DemoError, local.LocalError) as error:
+    except (DemoError, marked.LocalError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

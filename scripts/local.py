@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import importlib.util
 import json
 import os
@@ -36,18 +35,18 @@ from typing import Any, NoReturn
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts import marked  # noqa: E402
+from scripts.marked import API, PAUSE, LocalError, Process, Say, silent  # noqa: E402
+
 HOST = "127.0.0.1"
 PORT_BASE = 4210
 PORT_STEP = 10
 USUAL_ORDER = ("dev", "qa", "prod")  # so that their ports stay the same, whatever else is declared
 
-API = "api"
 WORKER_NAME = "local"
 SECONDS_TO_START = 180  # for a slow machine that compiles Prefect on the way; usually it takes 4 to 12
-# Runs first, so that they still tell the API that they crash; then workers, what those left behind, and the API, which
-# hears nothing while it makes its database. Seconds until they are killed.
-ENDING = (("run", 10.0), ("worker", 10.0), ("run", 2.0), (API, 5.0))
-PAUSE = 0.1
 
 # What a child may know of the shell that called `up`. No PREFECT_* (a real API's address and key!), no PYTHON* (slower
 # starts, foreign modules), no GIT_* (a hook's GIT_DIR).
@@ -68,16 +67,6 @@ QUIET = {
 }
 # A run starts within 4 s of its time. Asking every 2 s costs three idle APIs a third more.
 PROMPT = {"PREFECT_WORKER_QUERY_SECONDS": "3"}
-
-Say = Callable[[str], None]
-
-
-class LocalError(Exception):
-    """What the operator can act on: what happened, where, what now."""
-
-
-def silent(line: str) -> None:
-    """For callers that want no progress."""
 
 
 # -- What the repository declares
@@ -218,117 +207,6 @@ def _tail(log: Path) -> str:
     return f"The end of {log}:\n{last}" if last else f"{log} is empty."
 
 
-# -- Processes. Ours are known by a mark that holds the state directory, the environment and the role: it is there from a
-# process's first moment, whatever becomes of us or of state.json, and nobody who later gets the same number has it.
-
-
-@dataclass(frozen=True)
-class Process:
-    """One that `up` started (`direct`: the mark is in its command line), or that descends from such a one."""
-
-    pid: int
-    since: str
-    environment: str
-    role: str
-    direct: bool
-
-    @property
-    def kind(self) -> str:
-        return API if self.role == API else "worker" if self.direct else "run"
-
-
-def processes(state: Path) -> list[Process]:
-    """All that runs on behalf of this state directory."""
-    tag = _tag(state)
-    mark = re.compile(rf"(?:local-prefect|LOCAL_PREFECT)={tag}:([\w-]+):([\w.~%-]+)")
-    return [
-        Process(pid, since, found[1], found[2], direct=f"local-prefect={tag}:" in text)
-        for pid, since, text in _listing()
-        if (found := mark.search(text)) and pid != os.getpid()
-    ]
-
-
-def _tag(state: Path) -> str:
-    return hashlib.sha256(os.fsencode(state.resolve())).hexdigest()[:16]
-
-
-def _listing() -> Iterator[tuple[int, str, str]]:
-    """Of each process: its number, its start, its command line and environment, as far as we may read them.
-
-    One that is ending has lost the latter already, while it still holds its ports.
-    """
-    return _proc() if Path("/proc/self/environ").exists() else _ps("-AE")
-
-
-def _proc() -> Iterator[tuple[int, str, str]]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it is gone meanwhile
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            state, threads, since = fields[0], fields[17], fields[19]  # since: ticks after the boot
-            if state not in "ZX" or int(threads) > 1:
-                yield int(folder.name), since, _contents(folder / "cmdline") + "\0" + _contents(folder / "environ")
-
-
-def _contents(file: Path) -> str:
-    with suppress(OSError):
-        return file.read_bytes().decode(errors="replace")
-    return ""
-
-
-def _ps(all_with_environment: str) -> Iterator[tuple[int, str, str]]:
-    """The same where there is no /proc: macOS."""
-    command = ["ps", all_with_environment, "-ww", "-o", "pid=,lstart=,stat=,command="]
-    answer = subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": "C"}, check=True)
-    for line in answer.stdout.decode(errors="replace").splitlines():
-        if row := re.match(r"\s*(\d+)\s+(\w+ \w+ +\d+ [\d:]+ \d+)\s+[^Z\s]\S*\s+(.*)", line):
-            yield int(row[1]), row[2], row[3]
-
-
-def _running(state: Path) -> set[tuple[str, str]]:
-    return {(one.environment, one.role) for one in processes(state) if one.direct}
-
-
-def _end(state: Path, chosen: Callable[[Process], bool], say: Say = silent) -> None:
-    """Ask them to end, one kind after the other, and kill those that do not."""
-    for kind, seconds in ENDING:
-        group = [one for one in processes(state) if chosen(one) and one.kind == kind]
-        left = _send(signal.SIGTERM, group, seconds)
-        for one in left:
-            say(f"{one.environment}: {one.role} (pid {one.pid}) does not end by itself: killing it")
-        if stubborn := _send(signal.SIGKILL, left, seconds):
-            raise LocalError(f"These cannot be ended: {', '.join(f'pid {one.pid}' for one in stubborn)}.")
-
-
-def _send(number: signal.Signals, group: Sequence[Process], seconds: float) -> list[Process]:
-    """Signal them and wait for their ends. Who is left?"""
-    for one in group:
-        try:
-            os.kill(one.pid, number)
-        except ProcessLookupError:
-            pass
-        except PermissionError:
-            raise LocalError(
-                f"pid {one.pid} ({one.environment}, {one.role}) is another user's: they can end it."
-            ) from None
-    deadline = time.monotonic() + seconds
-    left = list(group)
-    while left and time.monotonic() < deadline:
-        time.sleep(PAUSE / 2)  # most are not our children: there is no event to wait for
-        present = {(pid, since) for pid, since, _ in _listing()}
-        left = [one for one in left if (one.pid, one.since) in present]
-    for one in group:
-        _has_ended(one.pid)
-    return left
-
-
-def _has_ended(pid: int) -> bool:
-    """Has this child of ours ended? Taking note of it, so that no zombie stays."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return True
-
-
 def _child_environment(home: Path, mark: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     direct = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST, "localhost"]))
@@ -393,7 +271,7 @@ def up(
         for pool in [pool for pool, kind in environment.pools.items() if kind != "process"]:
             say(f"{environment.name}: no worker for {pool}, a pool of type {environment.pools[pool]}")
     with _locked(state, say), _heeding_ctrl_c():
-        before, running = _read(state), _running(state)
+        before, running = _read(state), marked.running(state)
         entries = dict(before)
         for environment in wanted:
             old = before.get(environment.name) if environment.name in {name for name, _ in running} else None
@@ -403,7 +281,9 @@ def up(
         try:
             _Start(state, entries, running, listeners, say).run([environment.name for environment in wanted])
         except BaseException:
-            left = {name: entries[name] for name, _ in _running(state) if name in entries}  # none, if all went well
+            left = {
+                name: entries[name] for name, _ in marked.running(state) if name in entries
+            }  # none, if all went well
             _write(state, {**left, **before})
             raise
     return [_well(environment.name, entries[environment.name]) for environment in wanted]
@@ -521,7 +401,7 @@ class _Start:
             _close(self.listeners)
 
     def end_started(self) -> None:
-        _end(self.state, lambda one: (one.environment, one.role) in self.started)
+        marked.end(self.state, lambda one: (one.environment, one.role) in self.started)
 
     def bring_up(self, name: str) -> None:
         entry = self.entries[name]
@@ -602,7 +482,7 @@ class _Start:
             needed.mkdir(parents=True, exist_ok=True)
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
-        mark = f"{_tag(self.state)}:{name}:{role}"
+        mark = f"{marked.tag(self.state)}:{name}:{role}"
         self.started[name, role] = None
         if self.stopping.is_set():
             raise LocalError("interrupted")
@@ -619,7 +499,7 @@ class _Start:
             )
         process.returncode = 0  # it may well outlive this object, which must not warn of it
         self.started[name, role] = process.pid
-        since = next((one.since for one in processes(self.state) if one.pid == process.pid), "")
+        since = next((one.since for one in marked.find(self.state) if one.pid == process.pid), "")
         with self.writing:
             self.entries[name].processes[role] = Started(process.pid, since, str(log))
             _write(self.state, self.entries)
@@ -632,7 +512,7 @@ class _Start:
             if self.stopping.wait(PAUSE):
                 raise LocalError("interrupted")
             for one, title in titles.items():
-                if (pid := self.started.get((name, one))) and _has_ended(pid):
+                if (pid := self.started.get((name, one))) and marked.has_ended(pid):
                     raise LocalError(f"{name}: {title} ended while it started. {_tail(_log(self.state, name, one))}")
             if time.monotonic() > deadline:
                 log = _log(self.state, name, role)
@@ -665,7 +545,7 @@ class Status:
 def status(state: Path) -> list[Status]:
     """Every environment that was brought up, and not down since."""
     state = state.resolve()
-    running = _running(state)
+    running = marked.running(state)
     return [
         _status(state, name, entry, {role for role in entry.titles if (name, role) in running})
         for name, entry in _read(state).items()
@@ -696,10 +576,10 @@ def down(repo: Path, state: Path, names: Sequence[str] = (), delete: bool = Fals
     def chosen(one: Process) -> bool:
         return not names or one.environment in names
 
-    running = sorted({one.environment for one in processes(state) if chosen(one)})
+    running = sorted({one.environment for one in marked.find(state) if chosen(one)})
     if running or state.exists():
         with _locked(state, say):
-            _end(state, chosen, say)
+            marked.end(state, chosen, say)
             entries = _read(state) if names else {}
             _write(state, {name: entry for name, entry in entries.items() if name not in names})
             for home in _homes(state):
@@ -726,7 +606,7 @@ def env(name: str, repo: Path, state: Path) -> dict[str, str]:
     """What `deploy.py` has to know to deploy this repository to an environment that is up here."""
     state = state.resolve()
     entry = _read(state).get(name)
-    if entry is None or (name, API) not in _running(state) or not _answers(entry.port):
+    if entry is None or (name, API) not in marked.running(state) or not _answers(entry.port):
         raise LocalError(f"{name} is not up. Start it: python scripts/local.py up {name}")
     return {
         "PREFECT_API_URL": entry.api_url,

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from scripts import local
+from scripts import local, marked
 from tests.server import free_port
 
 PROGRAM = Path(local.__file__)
@@ -93,7 +93,7 @@ class Lab:
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def pids(self) -> dict[str, int]:
-        return {f"{one.environment} {one.role}": one.pid for one in local.processes(self.state) if one.direct}
+        return {f"{one.environment} {one.role}": one.pid for one in marked.find(self.state) if one.direct}
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -124,8 +124,8 @@ class Marked(NamedTuple):
     said: str
 
 
-def marked(state: Path, role: str = "worker-x", code: str = SLEEP, direct: bool = True) -> Marked:
-    mark = f"{local._tag(state)}:dev:{role}"
+def begin(state: Path, role: str = "worker-x", code: str = SLEEP, direct: bool = True) -> Marked:
+    mark = f"{marked.tag(state)}:dev:{role}"
     option = ["-X", f"local-prefect={mark}"] if direct else []
     command = [sys.executable, *option, "-c", code]
     process = subprocess.Popen(command, env={**os.environ, "LOCAL_PREFECT": mark}, stdout=subprocess.PIPE, text=True)
@@ -157,17 +157,17 @@ def test_environments_come_in_the_order_of_promotion(tmp_path: Path) -> None:
     ],
 )
 def test_an_environment_file_that_is_no_use_is_named(tmp_path: Path, content: str, complaint: str) -> None:
-    with pytest.raises(local.LocalError, match=complaint):
+    with pytest.raises(marked.LocalError, match=complaint):
         local.environments(repository(tmp_path, content))
 
 
 def test_two_files_with_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(local.LocalError, match="have the name dev"):
+    with pytest.raises(marked.LocalError, match="have the name dev"):
         local.environments(repository(tmp_path, DEV, DEV))
 
 
 def test_a_repository_without_environments_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(local.LocalError, match=r"environments holds no \*\.yaml"):
+    with pytest.raises(marked.LocalError, match=r"environments holds no \*\.yaml"):
         local.up(tmp_path, tmp_path / "state")
 
 
@@ -197,7 +197,7 @@ def test_a_taken_port_is_named_and_nothing_is_started(lab: Lab) -> None:
 def test_one_taken_port_frees_the_others_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         mine, theirs = free_port(), other.getsockname()[1]
-        with pytest.raises(local.LocalError, match=str(theirs)):
+        with pytest.raises(marked.LocalError, match=str(theirs)):
             local._listen({"dev": local.Entry(mine, []), "qa": local.Entry(theirs, [])})
         socket.create_server(("127.0.0.1", mine)).close()
 
@@ -230,14 +230,14 @@ def test_a_number_that_is_somebody_elses_by_now_is_left_alone(lab: Lab, bystande
 
 
 def test_what_no_file_knows_of_is_ended_all_the_same(lab: Lab) -> None:
-    process = marked(lab.state)
+    process = begin(lab.state)
     assert not lab.state.exists()
     assert local.down(lab.repo, lab.state) == ["dev"]
     assert ends(process.pid)
 
 
 def test_a_broken_state_file_does_not_keep_down_from_its_work(lab: Lab) -> None:
-    process = marked(lab.state)
+    process = begin(lab.state)
     lab.state.mkdir()
     (lab.state / "state.json").write_text("{")
     assert lab.call("status").stderr.startswith(f"local: {lab.state / 'state.json'} is not as it was written.")
@@ -246,14 +246,14 @@ def test_a_broken_state_file_does_not_keep_down_from_its_work(lab: Lab) -> None:
 
 
 def test_another_state_directory_s_processes_are_left_alone(lab: Lab, tmp_path: Path) -> None:
-    theirs = marked(tmp_path / "state-of-another")
+    theirs = begin(tmp_path / "state-of-another")
     assert local.down(lab.repo, lab.state) == []
     assert not ends(theirs.pid)
     assert local.down(lab.repo, tmp_path / "state-of-another") == ["dev"]
 
 
 def test_down_ends_only_the_environments_that_it_is_given(lab: Lab) -> None:
-    process = marked(lab.state)
+    process = begin(lab.state)
     (lab.repo / "environments/qa.yaml").write_text(QA)
     assert local.down(lab.repo, lab.state, ["qa"]) == []
     assert not ends(process.pid)
@@ -266,26 +266,26 @@ def test_down_of_a_name_that_nobody_knows_is_a_typo(lab: Lab) -> None:
 
 
 def test_a_process_that_will_not_end_is_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    process, said = marked(lab.state, code=STUBBORN), list[str]()
-    monkeypatch.setattr(local, "ENDING", [("worker", 0.3)])
+    process, said = begin(lab.state, code=STUBBORN), list[str]()
+    monkeypatch.setattr(marked, "ENDING", [("worker", 0.3)])
     local.down(lab.repo, lab.state, say=said.append)
     assert ends(process.pid)
     assert said == [f"dev: worker-x (pid {process.pid}) does not end by itself: killing it"]
 
 
 def test_a_port_is_free_again_as_soon_as_down_is_done(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "PAUSE", 0.0001)
+    monkeypatch.setattr(marked, "PAUSE", 0.0001)
     for _ in range(5):
-        process = marked(lab.state, role="api", code=LARGE)
+        process = begin(lab.state, role="api", code=LARGE)
         local.down(lab.repo, lab.state)
         local._listener(int(process.said)).close()
 
 
 def test_runs_end_before_their_worker_and_the_api_last(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [
-        marked(lab.state, direct=False).pid,
-        marked(lab.state).pid,
-        marked(lab.state, role="api").pid,
+        begin(lab.state, direct=False).pid,
+        begin(lab.state).pid,
+        begin(lab.state, role="api").pid,
     ]
     order: list[int] = []
     kill = os.kill
@@ -301,8 +301,8 @@ def test_runs_end_before_their_worker_and_the_api_last(lab: Lab, monkeypatch: py
 
 def test_both_ways_of_listing_processes_see_the_mark_in_command_and_environment(lab: Lab) -> None:
     """ps is for machines without /proc; the letters that make it show everything differ."""
-    process, mark = marked(lab.state), f"{local._tag(lab.state)}:dev:worker-x"
-    listings = [local._ps("-AE")] if sys.platform == "darwin" else [local._ps("axe"), local._proc()]
+    process, mark = begin(lab.state), f"{marked.tag(lab.state)}:dev:worker-x"
+    listings = [marked._ps("-AE")] if sys.platform == "darwin" else [marked._ps("axe"), marked._proc()]
     for listing in listings:
         text = next(text for pid, since, text in listing if pid == process.pid and since)
         assert f"local-prefect={mark}" in text
@@ -370,7 +370,7 @@ def test_an_interrupted_up_ends_what_it_started(lab: Lab, number: signal.Signals
     assert "stopping: ending what was started" in errors
     assert "the API answers" not in errors  # it did not wait for that
     assert "Traceback" not in errors
-    assert not local.processes(lab.state)
+    assert not marked.find(lab.state)
     assert local.status(lab.state) == []
 
 
@@ -380,7 +380,7 @@ def test_after_a_killed_up_down_ends_everything(lab: Lab) -> None:
         process.kill()
     assert lab.pids()
     assert lab.call("down").stderr.endswith("ended: dev\n")
-    assert not local.processes(lab.state)
+    assert not marked.find(lab.state)
     assert local.status(lab.state) == []
 
 
@@ -392,7 +392,7 @@ def test_an_api_that_cannot_start_is_reported_with_the_end_of_its_log(lab: Lab) 
     assert answer.returncode == 1
     assert "dev: the API ended while it started. The end of" in answer.stderr
     assert "file is not a database" in answer.stderr
-    assert not local.processes(lab.state)
+    assert not marked.find(lab.state)
     assert local.status(lab.state) == []
 
 
@@ -427,7 +427,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield found
     finally:
         found.call("down", "--delete")
-        assert not local.processes(found.state)
+        assert not marked.find(found.state)
         assert not found.state.exists()
 
 
@@ -490,8 +490,8 @@ def test_the_services_that_schedule_and_trigger_are_on(dev: Lab) -> None:
 
 
 def test_nothing_of_the_callers_prefect_gets_through(dev: Lab) -> None:
-    listing = local._ps("-AE") if sys.platform == "darwin" else local._proc()
-    ours = {one.pid for one in local.processes(dev.state)}
+    listing = marked._ps("-AE") if sys.platform == "darwin" else marked._proc()
+    ours = {one.pid for one in marked.find(dev.state)}
     texts = [text for pid, _, text in listing if pid in ours]
     assert len(texts) == 3
     for text in texts:
@@ -538,7 +538,7 @@ def test_env_prints_what_deploy_needs(dev: Lab) -> None:
 
 def test_state_knows_each_process_by_number_and_start(dev: Lab) -> None:
     known = {(one["pid"], one["since"]) for one in dev.recorded["dev"]["processes"].values()}
-    assert known == {(one.pid, one.since) for one in local.processes(dev.state)}
+    assert known == {(one.pid, one.since) for one in marked.find(dev.state)}
 
 
 def last_heard_of(lab: Lab, pool: str) -> datetime:
@@ -649,10 +649,10 @@ def test_a_run_starts_in_its_environment_and_down_lets_it_report_that_it_crashes
     assert found["git"] == shutil.which("git")
     assert found["temporary"] == str(dev.state / "dev/tmp")
     assert found["home"] == str(dev.state / "dev/prefect")
-    assert [one.kind for one in local.processes(dev.state)].count("run") == 1
+    assert [one.kind for one in marked.find(dev.state)].count("run") == 1
 
     assert dev.call("down").stderr == "ended: dev\n"
-    assert not local.processes(dev.state)
+    assert not marked.find(dev.state)
     with sqlite3.connect(dev.state / "dev/prefect/prefect.db") as database:
         assert database.execute("SELECT state_type FROM flow_run").fetchall() == [("CRASHED",)], run
     database.close()
