@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from deployer.errors import Exit
 from tests.deployer import command as line
 from tests.deployer.command import Command, main
@@ -65,7 +67,8 @@ def test_a_production_api_is_refused_whatever_the_environment_is_called(command:
     assert command("serve").code == Exit.REFUSED and command.fake.writes == []
 
 
-def test_serve_offers_the_work_tree_until_ctrl_c(command: Command) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_serve_offers_the_work_tree_until_it_is_told_to_end(command: Command, end: signal.Signals) -> None:
     """As a process: Prefect's serve() wants the main thread, and the working directory."""
     command.apply()
     before = command.live()["hello"]
@@ -77,7 +80,7 @@ def test_serve_offers_the_work_tree_until_ctrl_c(command: Command) -> None:
     def on_request(request: Recorded) -> None:
         if request.path == "/deployments/get_scheduled_flow_runs":
             served.append(request.path)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(end)
 
     command.fake.on_request = on_request
     out, err = process.communicate(timeout=60)
