@@ -15,6 +15,7 @@ The pipeline, module by module, in the order in which a deploy walks through the
     plan          all of them, in their order, with what goes, and the guards that may refuse it
     prepare       the steps up to here, in order
     render        a plan for people and for machines
+    writers       several calls at a time, as long as the API bears it
     apply         a plan -> calls; then everything is read again, and must leave nothing to do
     cli           verbs, streams, exit codes
 

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import groupby
 from typing import Any
 
-from deployer import comparable, ledger, plan
+from deployer import comparable, ledger, plan, writers
 from deployer.errors import DeployError, Interrupted, InvalidInput, Unreachable, VerificationFailed, WriteFailed
 from deployer.loading import Loader
 from deployer.model import Change, Fields, Outcome, Plan, Release
@@ -43,7 +44,9 @@ class Result:
     error: DeployError | None = None
 
 
-def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcome: None) -> Result:
+def apply(
+    prepared: Prepared, author: Author, progress: Progress = lambda outcome: None, at_a_time: int = writers.MOST
+) -> Result:
     """Carry the plan out. Refused plans must not come here; an empty one writes nothing, unless there is a release to settle."""
     began = time.monotonic()
     if not prepared.plan.writes and not unsettled(prepared):
@@ -52,7 +55,7 @@ def apply(prepared: Prepared, author: Author, progress: Progress = lambda outcom
     outcomes: list[Outcome] = []
     error: DeployError | None = None
     try:
-        for outcome in _write(prepared):
+        for outcome in _write(prepared, at_a_time):
             outcomes.append(outcome)
             progress(outcome)
         error = _judge(prepared, outcomes)
@@ -116,7 +119,7 @@ def _open_release(prepared: Prepared, author: Author) -> tuple[Release, str]:
     return release, book.start(release)
 
 
-def _write(prepared: Prepared) -> Iterable[Outcome]:
+def _write(prepared: Prepared, at_a_time: int) -> Iterable[Outcome]:
     """Kind by kind in the plan's order. A kind that failed ends it: what follows may need what is missing."""
     failed = False
     for _, group in groupby(prepared.plan.writes, key=lambda c: (c.kind, c.action in ("pause", "delete"))):
@@ -126,15 +129,15 @@ def _write(prepared: Prepared) -> Iterable[Outcome]:
                 Outcome(c.kind, c.name, c.action, "skipped", "not tried: an earlier change failed") for c in changes
             )
             continue
-        for outcome in _stage(prepared, changes):
+        for outcome in _stage(prepared, changes, at_a_time):
             failed = failed or outcome.result == "failed"
             yield outcome
 
 
-def _stage(prepared: Prepared, changes: list[Change]) -> Iterable[Outcome]:
+def _stage(prepared: Prepared, changes: list[Change], at_a_time: int) -> Iterable[Outcome]:
     kind, client = changes[0].kind, prepared.site.client
     if kind == "deployment":
-        yield from _deployments(prepared, changes)
+        yield from _deployments(prepared, changes, at_a_time)
     elif kind == "automation":
         ids = _ids(prepared)
         for change in changes:
@@ -174,7 +177,7 @@ def _automation(client: Client, change: Change, ids: dict[str, str]) -> None:
         automations.update(client, change, ids)
 
 
-def _deployments(prepared: Prepared, changes: list[Change]) -> Iterable[Outcome]:
+def _deployments(prepared: Prepared, changes: list[Change], at_a_time: int) -> Iterable[Outcome]:
     client = prepared.site.client
     new = [c for c in changes if c.action == "create"]
     if prepared.loader:
@@ -182,7 +185,8 @@ def _deployments(prepared: Prepared, changes: list[Change]) -> Iterable[Outcome]
     else:
         yield from (_try(c, deployments.create, client, c) for c in new)
     yield from (_try(c, deployments.delete, client, c) for c in changes if c.action == "delete")
-    yield from _updates(client, [c for c in changes if c.action in ("update", "pause")])
+    updates = _updates(client, [c for c in changes if c.action in ("update", "pause")])
+    yield from writers.several(client, updates, at_a_time)
 
 
 def _create_loaded(prepared: Prepared, new: list[Change]) -> Iterable[Outcome]:
@@ -211,12 +215,13 @@ def _faults(loader: Loader, names: list[str], through: relay.Relay) -> dict[str,
 # -- a deploy loses and doubles no scheduled run: see docs/concepts.md
 
 
-def _updates(client: Client, changed: list[Change]) -> Iterable[Outcome]:
+def _updates(client: Client, changed: list[Change]) -> Iterable[Callable[[], Outcome]]:
+    """A job for each, that knows whether runs of its deployment are due soon: looked up when it can begin."""
     looked, due = datetime.min.replace(tzinfo=UTC), frozenset[str]()
     for index, change in enumerate(changed):
         if client.now() - looked > LOOK:
             looked, due = client.now(), _due_soon(client, changed[index:])
-        yield _try(change, deployments.update, client, change, bool(change.live and change.live.id in due))
+        yield partial(_try, change, deployments.update, client, change, bool(change.live and change.live.id in due))
 
 
 def _due_soon(client: Client, changes: list[Change]) -> frozenset[str]:

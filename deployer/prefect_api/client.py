@@ -48,22 +48,25 @@ class Calls:
 
     by_endpoint: Counter[str] = field(default_factory=Counter)
     retries: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, method: str, path: str) -> None:
+    def count(self, method: str, path: str, again: bool) -> None:
         plain = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "{id}", path.split("?")[0])
         plain = re.sub(r"(/name|/artifacts|/work_pools)/(?!filter|latest/|\{id\})[^/]+", r"\1/{name}", plain)
-        self.by_endpoint[f"{method} {plain}"] += 1
+        with self.lock:
+            self.by_endpoint[f"{method} {plain}"] += 1
+            self.retries += again
 
 
 class Client:
-    """One API. Every request goes through `request`, and only `prefect_api` holds a client."""
+    """One API, for any number of threads. Every request goes through `request`, and only `prefect_api` holds a client."""
 
     def __init__(
         self,
         api: Api,
         transport: httpx.BaseTransport | None = None,
         retry: Retry = Retry(),
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         if re.match(r"[^/]*//[^/]*@", api.url):
             raise InvalidInput(
@@ -76,7 +79,8 @@ class Client:
         self.url = api.url.rstrip("/")
         self.cloud = bool(CLOUD.match(self.url))
         self.retry = retry
-        self.sleep = sleep
+        self.hurried = threading.Event()
+        self.sleep = sleep or self.hurried.wait
         self.calls = Calls()
         self.ahead: float | None = None
         headers = {"Accept": "application/json"}
@@ -100,7 +104,7 @@ class Client:
 
     def hurry(self) -> None:
         """From now on one try, and a short one: who interrupts does not wait, and GitHub kills after ten seconds."""
-        self.retry = Retry(attempts=1)
+        self.hurried.set()
         self.http.timeout = httpx.Timeout(3.0)
 
     def close(self) -> None:
@@ -181,27 +185,29 @@ class Client:
     def request(
         self, method: str, path: str, body: Any = None, existing: Callable[[], Any | None] | None = None
     ) -> Any:
-        fault, most = "", self.retry.attempts
-        for attempt in range(most):
-            if attempt:
-                self.calls.retries += 1
-            response, fault, lost = self._once(method, path, body)
+        attempt, fault = 0, ""
+        while True:
+            response, fault, lost = self._once(method, path, body, attempt > 0)
             if response is not None and response.status_code not in RETRIED:
                 if response.status_code == 409 and existing and attempt and (found := existing()) is not None:
                     return found
                 return self._answer(method, path, response)
-            if attempt + 1 < most:
+            last = attempt + 1 == self.retry.attempts or self.hurried.is_set()
+            if not last:
                 after = response.headers.get("Retry-After") if response is not None else None
                 self.sleep(self.retry.wait(attempt, after))
             if existing and lost and (found := existing()) is not None:
                 return found
-        raise Unreachable(
-            f"{self.url} did not answer {method} {path} in {most} {'try' if most == 1 else 'tries'}: {fault}. Is the server up, and not overloaded?"
-        )
+            attempt += 1
+            if last:
+                tries = f"{attempt} {'try' if attempt == 1 else 'tries'}"
+                raise Unreachable(
+                    f"{self.url} did not answer {method} {path} in {tries}: {fault}. Is the server up, and not overloaded?"
+                )
 
-    def _once(self, method: str, path: str, body: Any) -> tuple[httpx.Response | None, str, bool]:
+    def _once(self, method: str, path: str, body: Any, again: bool) -> tuple[httpx.Response | None, str, bool]:
         """One try: the response or None, the fault in words, and whether the server may have done it all the same."""
-        self.calls.count(method, path)
+        self.calls.count(method, path, again)
         try:
             response = self.http.request(method, path, json=body, headers=self.csrf)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:

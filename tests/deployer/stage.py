@@ -234,6 +234,8 @@ class Stage:
     recorded: bool = False
     """Create as from a recorded specification, and not through the loader."""
     preview: str | None = None
+    at_a_time: int = 1
+    """One after the other, so that the n-th request is the same one in every run."""
 
     @contextmanager
     def site(self, wanted: Config | None = None, faults: Mapping[int, str] | None = None) -> Iterator[Site]:
@@ -262,7 +264,7 @@ class Stage:
         self, wanted: Config, commit: str = A, faults: Mapping[int, str] | None = None, **options: bool
     ) -> Result:
         with self.site(wanted, faults) as site:
-            return apply(self.prepare(site, wanted, commit, Options(**options)), AUTHOR)
+            return apply(self.prepare(site, wanted, commit, Options(**options)), AUTHOR, at_a_time=self.at_a_time)
 
     def rollback(self, wanted: Config, number: int) -> Result:
         """As the verb does it, under the policy of `wanted`."""
@@ -273,7 +275,7 @@ class Stage:
             revision, history = Revision(goal.commit, goal.ref), site.ledger.history()
             prepared = prepare.from_specification(site, spec, revision, history, self.variables, Options())
             prepared.restores, prepared.rollback_of = goal.number, live.number
-            return apply(prepared, AUTHOR)
+            return apply(prepared, AUTHOR, at_a_time=self.at_a_time)
 
     def releases(self) -> list[Release]:
         """Newest first."""

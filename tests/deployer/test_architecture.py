@@ -59,6 +59,7 @@ ORDER = [
     "loading",
     "stats",
     "prepare",
+    "writers",
     "apply",
     "preview",
     "console",
