@@ -70,7 +70,7 @@ class Provider(Protocol):
         """Bars of the days from `start` to `end`, both included, as they came.
 
         Columns: time (UTC; of a daily bar midnight of the trading day, else the bar's first moment), open, high, low,
-        close (US dollars), volume (shares). Raises what `providers.errors` has, and nothing else.
+        close (US dollars), volume (shares). Raises what `providers.errors` has, besides what its turn raises.
         """
         ...
 

@@ -9,7 +9,8 @@ Worth knowing, from https://massive.com/docs/rest/stocks/aggregates/custom-bars 
 - The bars of an unknown symbol are not an error but none at all, as on a holiday. So where there are none, the
   reference data is asked whether the symbol was listed on the last of the days. That is one request more.
 - The client tries failed requests again by itself, at once, and would swallow an answer that is no JSON; see `polygon_wire`.
-- The free plan allows five requests a minute, and has the day's bars at the end of the day only.
+- The free plan allows five requests a minute. It has the day's bars at the end of the day only, and refuses a range
+  that ends with today before that.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from flows.market_data import providers
+from flows.market_data import providers, quality
 from flows.market_data.providers import Turn, errors, facts
 
 if TYPE_CHECKING:
@@ -97,14 +98,14 @@ class Polygon:
         )
 
     def key_statistics(self, symbol: str) -> dict[str, Any]:
-        """What the reference data says, and what a year of daily bars, adjusted for splits, tells."""
-        told, today = self._details(symbol), self.today()
-        year = self.fetch_bars(symbol, providers.DAILY, today - facts.YEAR - timedelta(days=7), today, adjusted=True)
+        """What the reference data says, and what a year of daily bars up to yesterday, adjusted for splits, tells."""
+        told, end = self._details(symbol), self.today() - timedelta(days=1)  # the free plan has no today
+        year = self.fetch_bars(symbol, providers.DAILY, end - facts.YEAR - timedelta(days=7), end, adjusted=True)
         return facts.statistics(
             symbol,
             market_cap=told.get("market_cap"),
             shares_outstanding=told.get("share_class_shares_outstanding"),
-            **facts.of_bars(year.dropna()),
+            **facts.of_bars(quality.validate(year).good),
         )
 
     def _details(self, symbol: str, on: date | None = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Worth knowing, from yfinance's source and what Yahoo answers:
   (auto_adjust=True) for dividends too.
 - Hours begin at the opening, 9:30 in New York, and end with the session, on half days too. Hours reach back 730 days,
   minutes between 8 and 60.
-- yfinance sorts bars and keeps the first of two with one time. Bars with NaN prices it would drop: here they are kept,
+- yfinance sorts bars, and keeps the first of two with one time, or of the last day's two the last. Bars with NaN prices it would drop: here they are kept,
   for `quality.validate` to reject and count. A missing volume it makes 0.
 - While a session lasts, the newest bar is not final. Loading it again later corrects it.
 - A symbol's dot is a dash there: BRK.B is BRK-B.
@@ -75,7 +75,7 @@ class Yahoo:
 
     def company_information(self, symbol: str) -> dict[str, Any]:
         with self._answers(symbol) as ticker:
-            told = ticker.info
+            told = info(ticker)
             return facts.company(
                 symbol,
                 name=told.get("longName") or told.get("shortName"),
@@ -92,7 +92,7 @@ class Yahoo:
 
     def key_statistics(self, symbol: str) -> dict[str, Any]:
         with self._answers(symbol) as ticker:
-            told = ticker.info
+            told = info(ticker)
             return facts.statistics(
                 symbol,
                 as_of=_day(told.get("regularMarketTime")),
@@ -152,6 +152,16 @@ def history(ticker: Ticker, **asked: Any) -> pd.DataFrame:
         return found
     except (NoBars, YFPricesMissingError):
         return pd.DataFrame()
+
+
+def info(ticker: Ticker) -> dict[str, Any]:
+    """What Yahoo says of the symbol, all in one. Of one that it does not know it may say nothing, without an error."""
+    from flows.market_data.providers.yahoo_wire import NotFound
+
+    told: dict[str, Any] = ticker.info
+    if "symbol" not in told:
+        raise NotFound
+    return told
 
 
 def frame(found: pd.DataFrame) -> pd.DataFrame:

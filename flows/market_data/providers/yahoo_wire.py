@@ -17,7 +17,8 @@ from yfinance.data import YfData
 from flows.market_data.providers import Turn, errors
 from flows.market_data.providers.yahoo import LIMIT, NAME
 
-DATA = ("/v7/", "/v8/", "/v10/", "/ws/")  # the rest is about cookies
+FORMS = {"v7": "quoteResponse", "v8": "chart", "v10": "quoteSummary", "ws": "timeseries"}  # what an answer has, by path
+DATA = tuple(f"/{first}/" for first in FORMS)  # the other paths are about cookies
 COOKIE = (401, 403, 429)  # yfinance takes another cookie and asks once more
 NO_BARS = "Data doesn't exist for startDate"
 
@@ -79,14 +80,15 @@ class Wire(Session[Response]):
 
 
 def whole(answer: Response, where: str) -> None:
-    """Raise BadAnswer unless it is JSON of the known form: an object that has nothing but objects in it."""
+    """Raise BadAnswer unless it is JSON of the known form. A chart always has a result, if only to say what it is of."""
     if "Will be right back" in answer.text:
         raise errors.down(NAME, where, "it says that it will be right back")
     try:
         told = json.loads(answer.content)
     except ValueError:
         raise errors.bad(NAME, where, f"{len(answer.content):,} bytes that are no JSON") from None
-    if not isinstance(told, dict) or not all(isinstance(part, dict) for part in told.values()):
+    part = told.get(FORMS[where.split("/")[1]]) if isinstance(told, dict) else None
+    if not isinstance(part, dict) or part.get("error") or (where.startswith("/v8/") and not part.get("result")):
         raise errors.bad(NAME, where, "not of the known form")
 
 
