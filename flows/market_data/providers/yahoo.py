@@ -3,7 +3,7 @@
 Worth knowing, from yfinance's source and what Yahoo answers:
 
 - Yahoo has no prices as traded. Its "unadjusted" ones (auto_adjust=False) are adjusted for splits; the adjusted ones
-  (auto_adjust=True) for dividends too.
+  (auto_adjust=True) for dividends too, if they are daily: of hours and minutes both are the same.
 - Hours begin at the opening, 9:30 in New York, and end with the session, on half days too. Hours reach back 730 days,
   minutes between 8 and 60.
 - yfinance sorts bars, and keeps the first of two with one time, or of the last day's two the last. Bars with NaN prices it would drop: here they are kept,

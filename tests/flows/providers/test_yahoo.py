@@ -19,6 +19,8 @@ from flows.market_data.providers.yahoo import Yahoo
 from tests.flows.providers.web import Answer, Web
 
 DAY, FRIDAY = date(2024, 7, 1), date(2024, 7, 5)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:yfinance")  # it uses what pandas 4 won't have
+
 CRUMB = "q7xTZ.4Wd1k"
 CHART, SUMMARY = "/v8/finance/chart/*", "/v10/finance/quoteSummary/*"
 APPLE = {
@@ -177,6 +179,7 @@ def test_a_symbol_that_was_never_asked_for_is_asked_for_its_time_zone_first(
         (Answer([]), errors.BadAnswer, "not of the known form"),
         (Answer({"chart": None}), errors.BadAnswer, "not of the known form"),
         (Answer({"chart": {"result": None, "error": None}}), errors.BadAnswer, "not of the known form"),
+        (Answer({"chart": {"result": [{}], "error": {"description": "?"}}}), errors.BadAnswer, "not of the known form"),
         (Answer({"finance": {"result": None, "error": None}}), errors.BadAnswer, "not of the known form"),
         (Answer(chart(bar("2024-07-01 09:30"), timestamp=None)), errors.BadAnswer, "while yfinance read it"),
         (Answer(chart(bar("2024-07-01 09:30"), timestamp=[1, 2])), errors.BadAnswer, "while yfinance read it"),
@@ -266,6 +269,12 @@ def test_yfinance_itself_sorts_bars_and_keeps_the_first_of_two_with_one_time(web
     assert got["close"].tolist() == [10.5, 11.0]
 
 
+def test_of_the_running_day_the_newest_of_two_bars_is_kept(web: Web) -> None:
+    web.on(CHART, chart(bar("2024-07-05 09:30", volume=500), bar("2024-07-05 11:47", close=11.5, volume=600)))
+    [row] = fetch(web).to_dict("records")
+    assert (row["time"], row["close"], row["volume"]) == (pd.Timestamp("2024-07-05", tz="UTC"), 11.5, 600)
+
+
 def test_unadjusted_prices_are_yahoos_close_and_adjusted_ones_all_follow_its_adjusted_close(web: Web) -> None:
     dividend = {"dividends": {"1": {"amount": 1.1, "date": moment("2024-07-02 09:30")}}}
     web.on(CHART, chart({**bar("2024-07-01 09:30"), "adjclose": 9.9}, bar("2024-07-02 09:30"), events=dividend))
@@ -296,6 +305,11 @@ def test_hourly_bars_keep_their_distance_when_the_clocks_change(web: Web) -> Non
         "04. 14:30",
         "04. 20:30",
     ]
+
+
+def test_of_hours_adjusted_and_unadjusted_prices_are_the_same(web: Web) -> None:
+    web.on(CHART, chart(bar("2024-07-01 09:30"), hourly=True))
+    pd.testing.assert_frame_equal(fetch(web, interval="1h"), fetch(web, interval="1h", adjusted=True))
 
 
 def test_of_a_half_day_what_comes_after_its_close_is_left_out(web: Web) -> None:
