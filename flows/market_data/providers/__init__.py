@@ -11,7 +11,7 @@ What every provider does with what goes wrong:
 | what comes back | result |
 |---|---|
 | too many requests (429) | ProviderBusy, with the seconds to wait if the provider said them |
-| a server's failure (5xx), no connection, no answer in time | ProviderDown |
+| a server's failure (5xx), no connection, no answer in time, Yahoo's "not you" (401, 403) | ProviderDown |
 | cut off, not JSON, not of the known form | BadAnswer |
 | a symbol that is unknown, or was not listed in those days | UnknownSymbol |
 | a wrong key, a plan that does not include it, a range or interval that is not offered | Refused |

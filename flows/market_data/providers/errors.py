@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+FAILED = frozenset({408, 499, *range(500, 600)})  # statuses that tell of the server, not of the request
 SHOWN = 200  # characters of what a provider said
 
 

@@ -18,7 +18,7 @@ from flows.market_data.providers import Turn, errors
 from flows.market_data.providers.polygon import LIMIT, NAME
 
 GOOD = ("OK", "DELAYED")  # delayed: the plan gives prices of fifteen minutes ago
-CHECK_THE_KEY = "Check the key in the Secret block 'polygon-api-key', and what its plan includes"
+ABOUT_THE_KEY = "Check the key in the Secret block 'polygon-api-key', and what its plan includes."
 
 
 class NotFound(Exception):
@@ -49,9 +49,10 @@ class Wire(PoolManager):
             raise NotFound
         if answer.status == 429:
             raise errors.busy(NAME, where, answer.headers.get("Retry-After"), LIMIT)
-        if answer.status >= 500:
+        if answer.status in errors.FAILED:
             raise errors.down(NAME, where, f"status {answer.status}")
-        raise errors.refused(NAME, where, f"{answer.status}, {self.said(answer.data)}", f"{CHECK_THE_KEY}.")
+        now = ABOUT_THE_KEY if answer.status in (401, 403) else "Ask for a range and interval that it has."
+        raise errors.refused(NAME, where, f"{answer.status}, {self.said(answer.data)}", now)
 
     def said(self, body: bytes) -> str:
         """The provider's own words, in case they hold the key without it."""

@@ -17,8 +17,8 @@ from yfinance.data import YfData
 from flows.market_data.providers import Turn, errors
 from flows.market_data.providers.yahoo import LIMIT, NAME
 
-FORMS = {"v7": "quoteResponse", "v8": "chart", "v10": "quoteSummary", "ws": "timeseries"}  # what an answer has, by path
-DATA = tuple(f"/{first}/" for first in FORMS)  # the other paths are about cookies
+DATA = ("/v7/", "/v8/", "/v10/", "/ws/")  # the other paths are about cookies
+FORMS = {"v7": "quoteResponse", "v8": "chart", "v10": "quoteSummary"}  # what an answer has that we use
 COOKIE = (401, 403, 429)  # yfinance takes another cookie and asks once more
 NO_BARS = "Data doesn't exist for startDate"
 
@@ -71,12 +71,14 @@ class Wire(Session[Response]):
             raise NotFound
         elif status == 429:
             raise errors.busy(NAME, where, answer.headers.get("Retry-After"), LIMIT)
-        elif status >= 500:
+        elif status in COOKIE:
+            raise errors.down(NAME, where, f"it turned us away twice, {status}, {errors.shortened(said(answer))}")
+        elif status in errors.FAILED:
             raise errors.down(NAME, where, f"status {status}")
         elif NO_BARS in (told := said(answer)):
             raise NoBars
         else:
-            raise errors.refused(NAME, where, f"{status}, {told}", "Ask for a range and interval that Yahoo has.")
+            raise errors.refused(NAME, where, f"{status}, {told}", "Ask for a range and interval that it has.")
 
 
 def whole(answer: Response, where: str) -> None:
@@ -87,7 +89,10 @@ def whole(answer: Response, where: str) -> None:
         told = json.loads(answer.content)
     except ValueError:
         raise errors.bad(NAME, where, f"{len(answer.content):,} bytes that are no JSON") from None
-    part = told.get(FORMS[where.split("/")[1]]) if isinstance(told, dict) else None
+    form = FORMS.get(where.split("/")[1])
+    if form is None:
+        return
+    part = told.get(form) if isinstance(told, dict) else None
     if not isinstance(part, dict) or part.get("error") or (where.startswith("/v8/") and not part.get("result")):
         raise errors.bad(NAME, where, "not of the known form")
 

@@ -122,6 +122,7 @@ def test_a_page_that_fails_fails_the_whole_so_that_half_a_series_is_never_stored
         (failure(429, "You've exceeded the maximum requests per minute."), errors.ProviderBusy, "after a while"),
         (Answer("<html>Bad Gateway</html>", 502), errors.ProviderDown, "status 502"),
         (Answer(status=503), errors.ProviderDown, "status 503"),
+        (Answer(status=499), errors.ProviderDown, "status 499"),
         (Answer(never=True), errors.ProviderDown, "Timeout"),
         (Answer(page(), cut=True), errors.ProviderDown, "Protocol"),
         (Answer('{"status":"OK","results":[{"v":1'), errors.BadAnswer, "32 bytes that are no JSON"),
@@ -135,7 +136,7 @@ def test_a_page_that_fails_fails_the_whole_so_that_half_a_series_is_never_stored
         (Answer(page(bar("2024-07-01", c="eleven"))), errors.BadAnswer, "while reading"),
         (failure(401, "Unknown API Key"), errors.Refused, "401, Unknown API Key. Check the key"),
         (failure(403, "You are not entitled to this data.", "NOT_AUTHORIZED"), errors.Refused, "not entitled"),
-        (failure(400, "could not parse the time"), errors.Refused, "400"),
+        (failure(400, "could not parse the time"), errors.Refused, r"400, could not .* Ask for a range"),
     ],
 )  # fmt: skip
 def test_each_failure_has_its_error_which_says_where_and_never_the_key(

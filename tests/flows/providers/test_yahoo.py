@@ -185,8 +185,8 @@ def test_a_symbol_that_was_never_asked_for_is_asked_for_its_time_zone_first(
         (Answer(chart(bar("2024-07-01 09:30"), timestamp=[1, 2])), errors.BadAnswer, "while yfinance read it"),
         (Answer(chart(bar("2024-07-01 09:30", open="ten"))), errors.BadAnswer, "while yfinance read it"),
         (Answer(chart(bar("2024-07-01 09:30"), meta={})), errors.BadAnswer, "while yfinance read it"),
-        (failure(401, "Unauthorized", "Invalid Crumb", "finance"), errors.Refused, "401, Invalid Crumb"),
-        (failure(403, "Forbidden", "not from here"), errors.Refused, "403, not from here"),
+        (failure(401, "Unauthorized", "Invalid Crumb", "finance"), errors.ProviderDown, "401, Invalid Crumb"),
+        (failure(403, "Forbidden", "not from here"), errors.ProviderDown, "403, not from here"),
         (failure(422, "Unprocessable Entity", "1h data not available for startTime=1."), errors.Refused, "1h data not"),
         (failure(404, "Not Found", "No data found, symbol may be delisted"), errors.UnknownSymbol, "no symbol 'AAPL'"),
     ],
@@ -217,7 +217,7 @@ def test_a_second_question_gets_its_own_second_chance(web: Web) -> None:
     refusal = failure(401, "Unauthorized", "Invalid Crumb", "finance")
     web.on(CHART, refusal, refusal, refusal, chart(bar("2024-07-01 09:30")))
     one = yahoo(web)
-    with pytest.raises(errors.Refused):
+    with pytest.raises(errors.ProviderDown, match="turned us away twice"):
         one.fetch_bars("AAPL", "1d", DAY, FRIDAY)
     assert len(one.fetch_bars("AAPL", "1d", DAY, FRIDAY)) == 1
 
@@ -352,6 +352,11 @@ def test_the_company_is_what_yahoo_says(known: Web) -> None:
     )
     assert (told["sector"], told["employees"], told["first_day"]) == ("Technology", 164000, date(1980, 12, 12))
     assert told["last_day"] is None
+
+
+def test_what_yfinance_asks_besides_need_not_have_an_answer(known: Web) -> None:
+    known.on("/ws/fundamentals-timeseries/*", {"finance": {"result": None, "error": None}})
+    assert yahoo(known).company_information("AAPL")["name"] == "Apple Inc."
 
 
 def test_the_statistics_are_what_yahoo_says_and_a_yield_is_a_fraction(known: Web) -> None:
