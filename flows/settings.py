@@ -18,6 +18,7 @@ from flows.market_data.providers import Provider, Turn, polygon, sample, yahoo
 WAREHOUSE_SECRET = "warehouse-url"
 WAREHOUSE_VARIABLE = "WAREHOUSE_URL"
 POLYGON_SECRET = "polygon-api-key"
+POLYGON_VARIABLE, YAHOO_VARIABLE = "POLYGON_URL", "YAHOO_URL"  # other addresses: a gateway's, or a test's own server
 PROVIDER_VARIABLE = "market_data_provider"
 WRITE_LIMIT = "warehouse-writes"
 SECONDS_TO_GIVE_UP_A_TURN = 60  # of a run that was killed; the shortest that Prefect takes
@@ -38,7 +39,7 @@ def _sample() -> Provider:
 
 
 def _yahoo() -> Provider:
-    return yahoo.Yahoo(turn=turn_to_ask(yahoo.LIMIT))
+    return yahoo.Yahoo(turn=turn_to_ask(yahoo.LIMIT), base=os.environ.get(YAHOO_VARIABLE))
 
 
 def _polygon() -> Provider:
@@ -48,7 +49,8 @@ def _polygon() -> Provider:
             f"The provider 'polygon' needs a key, and there is no Secret block '{POLYGON_SECRET}'. "
             "Set it under `secrets` in the environment's file and deploy."
         )
-    return polygon.Polygon(key, turn=turn_to_ask(polygon.LIMIT))
+    base = os.environ.get(POLYGON_VARIABLE, polygon.BASE)
+    return polygon.Polygon(key, turn=turn_to_ask(polygon.LIMIT), base=base)
 
 
 PROVIDERS: dict[str, Callable[[], Provider]] = {"sample": _sample, "yahoo": _yahoo, "polygon": _polygon}

@@ -16,7 +16,7 @@ VALUES = [*PRICES, "volume"]
 
 @dataclass(frozen=True)
 class Checked:
-    """`good` has the columns that came in, its volumes whole; `rejected` has one column more, `reason`, and all as it came."""
+    """`good` has the columns that came in, its volumes made whole; `rejected` one more, `reason`, and all as it came."""
 
     good: pd.DataFrame
     rejected: pd.DataFrame

@@ -12,6 +12,8 @@ from flows.market_data import calendar
 from flows.market_data.providers import sample
 from tests.flows.frames import LAST_DAY, LONG_AGO
 
+pytestmark = pytest.mark.filterwarnings("ignore:Series.values:DeprecationWarning")  # exchange_calendars and pandas 4
+
 
 def days(*texts: str) -> list[date]:
     return [date.fromisoformat(text) for text in texts]

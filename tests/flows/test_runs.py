@@ -31,7 +31,7 @@ from flows.ingestion.sample import Load, sample_market_data, sentence
 from flows.maintenance.cleanup import cleanup
 from flows.market_data import warehouse
 from flows.market_data.indicators import compute
-from flows.market_data.providers import sample
+from flows.market_data.providers import errors, sample
 from flows.market_data.symbols import chosen
 from tests.flows.frames import apple, bars, day
 from tests.server import QUIET
@@ -164,6 +164,12 @@ def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
     assert settings.provider() is sample
     with pytest.raises(ValueError, match=r"parameter 'provider' is 'yaho'; known providers: .*\. Take one of them"):
         settings.provider("yaho")
+
+
+def test_a_provider_can_be_asked_at_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YAHOO_URL", "http://127.0.0.1:9")
+    with pytest.raises(errors.ProviderDown, match="ConnectionError"):
+        settings.provider("yahoo").fetch_bars("IBM", "1d", date(2024, 7, 1), date(2024, 7, 1))
 
 
 def test_polygon_needs_its_key_and_says_where_it_belongs() -> None:

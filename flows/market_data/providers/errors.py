@@ -37,8 +37,7 @@ class BadAnswer(ProviderError):
 
 def unknown(provider: str, symbol: str, when: str = "") -> UnknownSymbol:
     return UnknownSymbol(
-        f"The provider '{provider}' knows no symbol '{symbol}'{when}. Is it spelt right? "
-        "A delisted one has bars up to its last day only."
+        f"The provider '{provider}' knows no symbol '{symbol}'{when}. Is it spelt right, and was it listed then?"
     )
 
 

@@ -8,7 +8,8 @@ Worth knowing, from https://massive.com/docs/rest/stocks/aggregates/custom-bars 
 - A limit counts the minutes or days that bars are made of, 50,000 at most: longer ranges come in pages.
 - The bars of an unknown symbol are not an error but none at all, as on a holiday. So where there are none, the
   reference data is asked whether the symbol was listed on the last of the days. That is one request more.
-- The client tries failed requests again by itself, at once, and would swallow an answer that is no JSON; see `polygon_wire`.
+- The client by itself would try failed requests again at once, and swallow an answer that is no JSON: see
+  `polygon_wire`. It does not use the proxies of the environment.
 - The free plan allows five requests a minute. It has the day's bars at the end of the day only, and refuses a range
   that ends with today before that.
 """
@@ -46,7 +47,7 @@ INTERVALS = {
 
 @dataclass(frozen=True)
 class Polygon:
-    """The provider with its key. It can be pickled: its connections stay behind."""
+    """The provider with its key. It can be pickled, for another process: the key goes along, the connections don't."""
 
     key: str = field(repr=False)
     turn: Turn = providers.at_once

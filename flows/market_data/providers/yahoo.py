@@ -5,9 +5,9 @@ Worth knowing, from yfinance's source and what Yahoo answers:
 - Yahoo has no prices as traded. Its "unadjusted" ones (auto_adjust=False) are adjusted for splits; the adjusted ones
   (auto_adjust=True) for dividends too, if they are daily: of hours and minutes both are the same.
 - Hours begin at the opening, 9:30 in New York, and end with the session, on half days too. Hours reach back 730 days,
-  minutes between 8 and 60.
-- yfinance sorts bars, and keeps the first of two with one time, or of the last day's two the last. Bars with NaN prices it would drop: here they are kept,
-  for `quality.validate` to reject and count. A missing volume it makes 0.
+  single minutes 8, the other intervals 60.
+- yfinance sorts bars, and keeps the first of two with one time, or of the last day's two the last. Bars without prices
+  it would drop: here they are kept, for `quality.validate` to reject and count. A missing volume it makes 0.
 - While a session lasts, the newest bar is not final. Loading it again later corrects it.
 - A symbol's dot is a dash there: BRK.B is BRK-B.
 - yfinance keeps one connection, cookie and crumb for the process, and remembers answers about past days; bad ones are
@@ -40,7 +40,7 @@ INTERVALS = ("1m", "5m", "15m", "30m", "1h", "1d")
 
 @dataclass(frozen=True)
 class Yahoo:
-    """The provider. It can be pickled: its connection stays behind."""
+    """The provider. It can be pickled, for another process: its connection stays behind."""
 
     turn: Turn = providers.at_once
     base: str | None = None  # in place of Yahoo's hosts
@@ -104,9 +104,8 @@ class Yahoo:
                 shares_outstanding=told.get("sharesOutstanding"),
                 price_to_earnings=told.get("trailingPE"),
                 earnings_per_share=told.get("trailingEps"),
-                dividend_yield=told.get(
-                    "trailingAnnualDividendYield"
-                ),  # `dividendYield` is now a fraction, now per cent
+                # not `dividendYield`: of its two sources one has a fraction, one per cent
+                dividend_yield=told.get("trailingAnnualDividendYield"),
                 beta=told.get("beta"),
             )
 

@@ -1,4 +1,4 @@
-"""Provider polygon against a server that answers as massive.com does: its documented formats, its failures, its pages."""
+"""Provider polygon: the real client against a server that answers as massive.com does, pages, failures and all."""
 
 from __future__ import annotations
 

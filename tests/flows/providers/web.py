@@ -1,4 +1,4 @@
-"""A provider of the tests' own, on a loopback port: it answers what a test tells it to, and remembers what it was asked."""
+"""A provider of the tests' own, on a loopback port: it answers what a test tells it to, and remembers the questions."""
 
 from __future__ import annotations
 
