@@ -80,18 +80,19 @@ def test_it_has_daily_bars_only() -> None:
         sample.fetch_bars("IBM", "1h", LAST_DAY, LAST_DAY)
 
 
-def test_of_the_company_it_tells_the_first_day_and_nothing_that_it_does_not_have() -> None:
+def test_of_the_company_it_tells_its_first_and_last_day_and_nothing_that_it_does_not_have() -> None:
     told = sample.company_information("FB")
     assert {name: value for name, value in told.items() if value is not None} == {
         "symbol": "FB",
-        "first_day": date(2012, 5, 18),
+        "first_bar": date(2012, 5, 18),
+        "last_bar": LAST_DAY,
     }
 
 
 def test_the_statistics_are_computed_from_the_last_year_of_bars() -> None:
     told = sample.key_statistics("AAPL")
     year = sample.fetch_bars("AAPL", "1d", date(2012, 3, 3), LAST_DAY)
-    assert (told["as_of"], told["last_price"]) == (LAST_DAY, 430.47)
+    assert (told["day"], told["last_price"]) == (LAST_DAY, 430.47)
     assert told["high_52_weeks"] == year["high"].max() == 705.07
     assert told["low_52_weeks"] == year["low"].min()
     assert told["average_volume"] == pytest.approx(year["volume"].tail(63).mean(), abs=1)

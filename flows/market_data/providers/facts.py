@@ -19,20 +19,25 @@ COMPANY = (
     "employees",
     "website",
     "description",
-    "first_day",  # a date: the first of trading, as far as the provider knows
-    "last_day",  # a date: the last of trading; None while it goes on
+    "listed",  # the first day on the exchange
+    "delisted",  # the last
+    "first_bar",  # the first day that the provider has, which may be long after the listing
+    "last_bar",
 )
 STATISTICS = (
     "symbol",
-    "as_of",  # the trading day of the last price
-    "last_price",  # US dollars
+    "day",  # the trading day of the last price
+    "last_price",  # US dollars, as all money here
     "high_52_weeks",
     "low_52_weeks",
     "average_volume",  # shares a day, over the last three months
-    "market_cap",  # US dollars
+    "market_cap",
+    "enterprise_value",
     "shares_outstanding",
-    "price_to_earnings",  # over the last twelve months
-    "earnings_per_share",  # US dollars, over the last twelve months
+    "trailing_pe",  # price to the earnings of the last twelve months
+    "forward_pe",  # to those expected of the next
+    "price_to_book",
+    "earnings_per_share",  # of the last twelve months
     "dividend_yield",  # of the last twelve months, as a fraction: 0.005 is half a per cent
     "beta",
 )
@@ -65,7 +70,7 @@ def of_bars(daily: pd.DataFrame) -> dict[str, Any]:
     last = daily.iloc[-1]
     year = daily[daily["time"] > last["time"] - YEAR]
     return {
-        "as_of": last["time"].date(),
+        "day": last["time"].date(),
         "last_price": float(last["close"]),
         "high_52_weeks": float(year["high"].max()),
         "low_52_weeks": float(year["low"].min()),

@@ -94,8 +94,8 @@ class Polygon:
             employees=told.get("total_employees"),
             website=told.get("homepage_url"),
             description=told.get("description"),
-            first_day=_day(told.get("list_date")),
-            last_day=_day(told.get("delisted_utc")),
+            listed=_day(told.get("list_date")),
+            delisted=_day(told.get("delisted_utc")),
         )
 
     def key_statistics(self, symbol: str) -> dict[str, Any]:

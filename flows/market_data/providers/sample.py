@@ -52,8 +52,9 @@ def fetch_bars(symbol: str, interval: str, start: date, end: date, adjusted: boo
 
 
 def company_information(symbol: str) -> dict[str, Any]:
-    """The first day that the data has. Nothing else is in it: no name, no exchange."""
-    return facts.company(symbol, first_day=_history(symbol)["time"].iloc[0].date())
+    """The first and the last day that the data has. Nothing else is in it: no name, no exchange."""
+    days = _history(symbol)["time"].dt.date
+    return facts.company(symbol, first_bar=days.iloc[0], last_bar=days.iloc[-1])
 
 
 def key_statistics(symbol: str) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Yahoo:
                 employees=told.get("fullTimeEmployees"),
                 website=told.get("website"),
                 description=told.get("longBusinessSummary"),
-                first_day=_day(told.get("firstTradeDateMilliseconds"), per_second=1000),
+                first_bar=_day(told.get("firstTradeDateMilliseconds"), per_second=1000),
             )
 
     def key_statistics(self, symbol: str) -> dict[str, Any]:
@@ -95,14 +95,17 @@ class Yahoo:
             told = info(ticker)
             return facts.statistics(
                 symbol,
-                as_of=_day(told.get("regularMarketTime")),
+                day=_day(told.get("regularMarketTime")),
                 last_price=told.get("regularMarketPrice"),
                 high_52_weeks=told.get("fiftyTwoWeekHigh"),
                 low_52_weeks=told.get("fiftyTwoWeekLow"),
                 average_volume=told.get("averageVolume"),
                 market_cap=told.get("marketCap"),
+                enterprise_value=told.get("enterpriseValue"),
                 shares_outstanding=told.get("sharesOutstanding"),
-                price_to_earnings=told.get("trailingPE"),
+                trailing_pe=told.get("trailingPE"),
+                forward_pe=told.get("forwardPE"),
+                price_to_book=told.get("priceToBook"),
                 earnings_per_share=told.get("trailingEps"),
                 # not `dividendYield`: of its two sources one has a fraction, one per cent
                 dividend_yield=told.get("trailingAnnualDividendYield"),

@@ -24,7 +24,7 @@ def test_a_year_ends_with_the_last_bar_and_its_extremes_are_those_of_the_days() 
     old = {"time": day(4) - facts.YEAR, "high": 99.0, "low": 1.0}
     told = facts.of_bars(bars(old, {"high": 15.0}, {"low": 5.0, "volume": 300}, {"volume": 200}))
     assert (told["high_52_weeks"], told["low_52_weeks"]) == (15.0, 5.0)
-    assert (told["as_of"], told["last_price"], told["average_volume"]) == (day(4).date(), 11.0, 175)
+    assert (told["day"], told["last_price"], told["average_volume"]) == (day(4).date(), 11.0, 175)
 
 
 def test_no_bars_tell_nothing() -> None:

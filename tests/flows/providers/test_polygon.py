@@ -258,12 +258,12 @@ def test_the_company_is_what_the_reference_data_says(web: Web) -> None:
     told = polygon(web).company_information("AAPL")
     assert told["name"] == "Apple Inc."
     assert (told["exchange"], told["currency"], told["country"], told["employees"]) == ("XNAS", "USD", "US", 154000)
-    assert (told["first_day"], told["last_day"], told["sector"]) == (date(1980, 12, 12), None, None)
+    assert (told["listed"], told["delisted"], told["sector"]) == (date(1980, 12, 12), None, None)
 
 
-def test_a_delisted_company_has_a_last_day(web: Web) -> None:
+def test_a_delisted_company_has_its_last_day(web: Web) -> None:
     web.on(DETAILS, {"results": {"ticker": "TWTR", "delisted_utc": "2022-10-28T00:00:00Z"}, "status": "OK"})
-    assert polygon(web).company_information("TWTR")["last_day"] == date(2022, 10, 28)
+    assert polygon(web).company_information("TWTR")["delisted"] == date(2022, 10, 28)
 
 
 def test_the_statistics_join_the_reference_data_and_a_year_of_adjusted_bars(web: Web) -> None:
@@ -273,7 +273,7 @@ def test_the_statistics_join_the_reference_data_and_a_year_of_adjusted_bars(web:
     web.on(BARS, page(bar(days[0], h=20.0, v=2000), bar(days[1], l=3.0)))
     told = polygon(web).key_statistics("AAPL")
     assert (told["high_52_weeks"], told["low_52_weeks"], told["average_volume"]) == (20.0, 3.0, 1500)
-    assert (told["as_of"], told["last_price"]) == (date.fromisoformat(days[1]), 11.0)
+    assert (told["day"], told["last_price"]) == (date.fromisoformat(days[1]), 11.0)
     assert (told["market_cap"], told["shares_outstanding"], told["beta"]) == (2488795282370, 16319440000, None)
     assert web.asked[-1].query["adjusted"] == "true"
 

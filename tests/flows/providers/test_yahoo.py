@@ -33,7 +33,13 @@ APPLE = {
         "longBusinessSummary": "Apple Inc. designs smartphones.",
     },
     "summaryDetail": {"beta": 1.24, "dividendYield": 0.0044, "trailingAnnualDividendYield": 0.00424, "marketCap": 3400},
-    "defaultKeyStatistics": {"sharesOutstanding": 15204100096, "trailingEps": 6.08},
+    "defaultKeyStatistics": {
+        "priceToBook": 46.5,
+        "forwardPE": 31.1,
+        "enterpriseValue": 3500,
+        "sharesOutstanding": 15204100096,
+        "trailingEps": 6.08,
+    },
 }
 QUOTE = {
     "symbol": "AAPL",
@@ -350,8 +356,8 @@ def test_the_company_is_what_yahoo_says(known: Web) -> None:
         "NasdaqGS",
         "USD",
     )
-    assert (told["sector"], told["employees"], told["first_day"]) == ("Technology", 164000, date(1980, 12, 12))
-    assert told["last_day"] is None
+    assert (told["sector"], told["employees"], told["first_bar"]) == ("Technology", 164000, date(1980, 12, 12))
+    assert told["listed"] is None  # Yahoo's first trade is the first that it has: IBM's is in 1962
 
 
 def test_what_yfinance_asks_besides_need_not_have_an_answer(known: Web) -> None:
@@ -361,8 +367,10 @@ def test_what_yfinance_asks_besides_need_not_have_an_answer(known: Web) -> None:
 
 def test_the_statistics_are_what_yahoo_says_and_a_yield_is_a_fraction(known: Web) -> None:
     told = yahoo(known).key_statistics("AAPL")
-    assert (told["as_of"], told["last_price"], told["high_52_weeks"]) == (date(2024, 7, 5), 226.34, 226.45)
+    assert (told["day"], told["last_price"], told["high_52_weeks"]) == (date(2024, 7, 5), 226.34, 226.45)
     assert (told["market_cap"], told["shares_outstanding"], told["beta"]) == (3400, 15204100096, 1.24)
+    assert (told["trailing_pe"], told["forward_pe"], told["price_to_book"]) == (35.2, 31.1, 46.5)
+    assert (told["enterprise_value"], told["earnings_per_share"]) == (3500, 6.08)
     assert told["dividend_yield"] == 0.00424
 
 
