@@ -34,6 +34,7 @@ from flows.market_data.indicators import compute
 from flows.market_data.providers import errors, sample
 from flows.market_data.symbols import chosen
 from tests.flows.frames import apple, bars, day
+from tests.flows.providers.web import Web, serving
 from tests.server import QUIET
 
 
@@ -164,6 +165,31 @@ def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
     assert settings.provider() is sample
     with pytest.raises(ValueError, match=r"parameter 'provider' is 'yaho'; known providers: .*\. Take one of them"):
         settings.provider("yaho")
+
+
+@pytest.fixture
+def polygon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """The environment's provider is polygon, which is a server of the test's own."""
+    with serving() as web:
+        monkeypatch.setenv("POLYGON_URL", web.url)
+        Variable.set("market_data_provider", "polygon", overwrite=True)
+        Secret(value="k3y").save("polygon-api-key")
+        yield web
+    Variable.unset("market_data_provider")
+    Secret.delete("polygon-api-key")
+
+
+def test_a_flow_takes_its_bars_from_the_provider_of_the_environment(at: Engine, polygon: Web) -> None:
+    one = {"o": 10.0, "h": 12.0, "l": 9.0, "c": 11.0, "v": 1234.0}
+    noon = pd.Timestamp(settings.provider().today(), tz="America/New_York") - pd.Timedelta(hours=12)
+    found = {"status": "OK", "resultsCount": 1, "results": [{**one, "t": int(noon.timestamp() * 1000)}]}
+    polygon.on("/v2/aggs/ticker/BRK.B/*", found)
+    polygon.on("/v2/aggs/ticker/NOPE/*", {"status": "OK", "resultsCount": 0})
+    state = run(sample_market_data, symbols=["BRK.B", "NOPE"], days_back=3, with_indicators=False)
+    assert state.message == "1 of 2 symbols loaded: 2 bars, 2 new or changed. Failed: NOPE."
+    assert number(at, "select count(*) from bars where source = 'polygon_adjusted' and volume = 1234") == 1
+    assert "knows no symbol 'NOPE'" in newest_table("market-data-symbols")[1]["error"]
+    assert polygon.paths("/v3") == ["/v3/reference/tickers/NOPE"]  # a wrong symbol is not tried again
 
 
 def test_a_provider_can_be_asked_at_another_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,6 +239,11 @@ def test_an_evening_bar_belongs_to_its_day_in_new_york(web: Web) -> None:
     assert str(time) == "2024-07-05 23:00:00+00:00"
 
 
+def test_of_a_half_day_the_trading_after_its_close_is_there_too(web: Web) -> None:
+    web.on(BARS, page(*(bar(f"2024-07-03 {hour}:00") for hour in ("12", "13", "16"))))
+    assert fetch(web, interval="1h")["time"].dt.strftime("%H:%M").tolist() == ["16:00", "17:00", "20:00"]
+
+
 @pytest.mark.parametrize(
     ("asked", "text"),
     [
