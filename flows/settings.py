@@ -3,58 +3,62 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
 
 from prefect.blocks.system import Secret
-from prefect.concurrency.sync import concurrency
+from prefect.concurrency.sync import concurrency, rate_limit
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.variables import Variable
 
-from flows.market_data import sample
-
-if TYPE_CHECKING:
-    from datetime import date
-
-    import pandas as pd
+from flows.market_data.providers import Provider, Turn, polygon, sample, yahoo
 
 WAREHOUSE_SECRET = "warehouse-url"
 WAREHOUSE_VARIABLE = "WAREHOUSE_URL"
+POLYGON_SECRET = "polygon-api-key"
+POLYGON_VARIABLE, YAHOO_VARIABLE = "POLYGON_URL", "YAHOO_URL"  # other addresses: a gateway's, or a test's own server
 PROVIDER_VARIABLE = "market_data_provider"
 WRITE_LIMIT = "warehouse-writes"
 SECONDS_TO_GIVE_UP_A_TURN = 60  # of a run that was killed; the shortest that Prefect takes
 
 
-class Provider(Protocol):
-    """What a provider's module has."""
-
-    @property
-    def NAME(self) -> str: ...
-    @property
-    def SYMBOLS(self) -> tuple[str, ...]: ...
-
-    def today(self) -> date: ...
-    def fetch_bars(self, symbol: str, start: date, end: date, adjusted: bool = False) -> pd.DataFrame: ...
+def provider(name: str | None = None) -> Provider:
+    """The provider of that name, else the one that the Prefect variable names; `sample` where nobody set one."""
+    wanted = name or Variable.get(PROVIDER_VARIABLE, default="sample")
+    if not isinstance(wanted, str) or wanted not in PROVIDERS:
+        where = "The parameter 'provider'" if name else f"The Prefect variable '{PROVIDER_VARIABLE}'"
+        now = "Take one of them." if name else "Set it under `variables` in the environment's file and deploy."
+        raise ValueError(f"{where} is {wanted!r}; known providers: {', '.join(PROVIDERS)}. {now}")
+    return PROVIDERS[wanted]()
 
 
-PROVIDERS: dict[str, Provider] = {"sample": sample}
+def _sample() -> Provider:
+    return sample
 
 
-def provider() -> Provider:
-    """The provider that the Prefect variable names; `sample` where nobody set one."""
-    name = Variable.get(PROVIDER_VARIABLE, default="sample")
-    if not isinstance(name, str) or name not in PROVIDERS:
+def _yahoo() -> Provider:
+    return yahoo.Yahoo(turn=turn_to_ask(yahoo.LIMIT), base=os.environ.get(YAHOO_VARIABLE))
+
+
+def _polygon() -> Provider:
+    key = _secret(POLYGON_SECRET)
+    if not key:
         raise ValueError(
-            f"The Prefect variable '{PROVIDER_VARIABLE}' is {name!r}; known providers: {', '.join(PROVIDERS)}. "
-            "Set it under `variables` in the environment's file and deploy."
+            f"The provider 'polygon' needs a key, and there is no Secret block '{POLYGON_SECRET}'. "
+            "Set it under `secrets` in the environment's file and deploy."
         )
-    return PROVIDERS[name]
+    base = os.environ.get(POLYGON_VARIABLE, polygon.BASE)
+    return polygon.Polygon(key, turn=turn_to_ask(polygon.LIMIT), base=base)
+
+
+PROVIDERS: dict[str, Callable[[], Provider]] = {"sample": _sample, "yahoo": _yahoo, "polygon": _polygon}
 
 
 def source(of: Provider, adjusted: bool) -> str:
     """The provider's name in the warehouse: unadjusted and adjusted prices are different sources."""
-    return f"{of.NAME}_adjusted" if adjusted else of.NAME
+    return of.source(adjusted)
 
 
 def warehouse_url() -> str:
@@ -62,9 +66,8 @@ def warehouse_url() -> str:
 
     In Prefect's home because a run's own folder is a clone that is thrown away after it.
     """
-    return (
-        _secret() or os.environ.get(WAREHOUSE_VARIABLE) or f"sqlite:///{get_current_settings().home / 'warehouse.db'}"
-    )
+    told = _secret(WAREHOUSE_SECRET) or os.environ.get(WAREHOUSE_VARIABLE)
+    return told or f"sqlite:///{get_current_settings().home / 'warehouse.db'}"
 
 
 def turn_to_write() -> AbstractContextManager[None]:
@@ -72,9 +75,18 @@ def turn_to_write() -> AbstractContextManager[None]:
     return concurrency(WRITE_LIMIT, lease_duration=SECONDS_TO_GIVE_UP_A_TURN)
 
 
-def _secret() -> str | None:
+def turn_to_ask(limit: str) -> Turn:
+    """Wait for a slot of the global concurrency limit: so many requests may be made in a while, by all runs together.
+
+    Where the limit does not exist nobody waits: an environment need not declare one, and what a provider then refuses
+    as too much is tried again. Prefect warns of it in the run's log.
+    """
+    return partial(rate_limit, limit)
+
+
+def _secret(name: str) -> str | None:
     try:
-        block = Secret.load(WAREHOUSE_SECRET)
+        block = Secret.load(name)
     except ValueError as error:
         if isinstance(error.__cause__, ObjectNotFound):
             return None

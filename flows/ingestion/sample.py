@@ -20,6 +20,7 @@ from pydantic import PositiveInt
 from flows import settings
 from flows.analytics.indicators import daily_indicators
 from flows.market_data import quality, warehouse
+from flows.market_data.providers import Provider
 from flows.market_data.symbols import Symbol, chosen
 from flows.retries import TRIES_AGAIN
 
@@ -58,10 +59,10 @@ class Load:
 
 
 @task(task_run_name="fetch {symbol}", **TRIES_AGAIN)
-def fetch(provider: settings.Provider, symbol: str, first: date, last: date) -> dict[str, pd.DataFrame]:
+def fetch(provider: Provider, symbol: str, first: date, last: date) -> dict[str, pd.DataFrame]:
     """Both series of one symbol, by source."""
     return {
-        settings.source(provider, adjusted): provider.fetch_bars(symbol, first, last, adjusted)
+        settings.source(provider, adjusted): provider.fetch_bars(symbol, warehouse.DAILY, first, last, adjusted)
         for adjusted in (False, True)
     }
 
@@ -86,7 +87,7 @@ def store(engine: Engine, symbol: str, checked: Mapping[str, quality.Checked]) -
     return Load(symbol, len(days), changed, rejected, min(days, default=None), max(days, default=None))
 
 
-def load(engine: Engine, provider: settings.Provider, symbols: Sequence[str], first: date, last: date) -> list[Load]:
+def load(engine: Engine, provider: Provider, symbols: Sequence[str], first: date, last: date) -> list[Load]:
     """Every symbol on its own: fetch, validate, store. The failure of one leaves the others alone."""
     fetched: list[Any] = [fetch.submit(provider, symbol, first, last) for symbol in symbols]
     checked: list[Any] = [validate.submit(symbol, bars) for symbol, bars in zip(symbols, fetched, strict=True)]

@@ -16,7 +16,7 @@ VALUES = [*PRICES, "volume"]
 
 @dataclass(frozen=True)
 class Checked:
-    """`good` has the columns that came in, `rejected` one more: `reason`."""
+    """`good` has the columns that came in, its volumes made whole; `rejected` one more, `reason`, and all as it came."""
 
     good: pd.DataFrame
     rejected: pd.DataFrame
@@ -39,6 +39,9 @@ def validate(bars: pd.DataFrame) -> Checked:
         broken = breaks(good).astype(bool)
         rejected.append(good[broken].assign(reason=reason))
         good = good[~broken]
+    good = good.assign(
+        volume=pd.to_numeric(good["volume"]).round().astype("int64")
+    )  # a NaN had made all of them floats
     return Checked(good.reset_index(drop=True), pd.concat([part for part in rejected if len(part)] or rejected))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from flows.market_data import sample
+from flows.market_data.providers import sample
 
 LONG_AGO, LAST_DAY = date(2000, 1, 1), sample.today()
 
@@ -26,4 +26,4 @@ def day(number: int) -> pd.Timestamp:
 @cache
 def apple() -> pd.DataFrame:
     """Every adjusted bar of AAPL, 3,270 of them, with the symbol as the warehouse gives it."""
-    return sample.fetch_bars("AAPL", LONG_AGO, LAST_DAY, adjusted=True).assign(symbol="AAPL")
+    return sample.fetch_bars("AAPL", "1d", LONG_AGO, LAST_DAY, adjusted=True).assign(symbol="AAPL")

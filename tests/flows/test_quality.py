@@ -64,6 +64,12 @@ def test_every_row_ends_up_good_or_rejected_with_its_values() -> None:
     assert checked.rejected["volume"].tolist() == [100, -5]
 
 
+def test_the_volumes_of_good_bars_are_whole_whatever_stood_beside_them() -> None:
+    checked = validate(bars({"volume": 1234.6}, {"volume": NAN}, {"volume": 7}))
+    assert checked.good["volume"].tolist() == [1235, 7]
+    assert checked.good["volume"].dtype == "int64"
+
+
 def test_no_bars_are_no_error() -> None:
     checked = validate(bars({}).head(0))
     assert len(checked.good) == len(checked.rejected) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pandas as pd
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.objects import State
+from prefect.concurrency._asyncio import AcquireConcurrencySlotTimeoutError
+from prefect.concurrency.sync import rate_limit
 from prefect.exceptions import ParameterTypeError
 from prefect.settings import PREFECT_HOME, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
@@ -25,10 +29,12 @@ from flows.analytics.indicators import daily_indicators
 from flows.ingestion import sample as ingestion
 from flows.ingestion.sample import Load, sample_market_data, sentence
 from flows.maintenance.cleanup import cleanup
-from flows.market_data import sample, warehouse
+from flows.market_data import warehouse
 from flows.market_data.indicators import compute
+from flows.market_data.providers import errors, sample
 from flows.market_data.symbols import chosen
 from tests.flows.frames import apple, bars, day
+from tests.flows.providers.web import Web, serving
 from tests.server import QUIET
 
 
@@ -102,7 +108,7 @@ def test_a_load_without_any_symbol_fails(at: Engine) -> None:
 
 
 def test_a_dropped_connection_is_tried_again_and_a_wrong_symbol_is_not() -> None:
-    provider = Unsteady(ConnectionError("reset by peer"))
+    provider: Any = Unsteady(ConnectionError("reset by peer"))
     fetched = ingestion.fetch.with_options(retry_delay_seconds=0)(provider, "IBM", date(2013, 2, 1), date(2013, 3, 1))
     assert fetched.keys() == {"sample", "sample_adjusted"}
     provider = Unsteady(ValueError("no such symbol"))
@@ -113,18 +119,16 @@ def test_a_dropped_connection_is_tried_again_and_a_wrong_symbol_is_not() -> None
 class Unsteady:
     """The sample provider, whose first answer is an error."""
 
-    NAME, SYMBOLS = sample.NAME, sample.SYMBOLS
-
     def __init__(self, error: Exception) -> None:
         self.errors = [error]
 
-    def today(self) -> date:
-        return sample.today()
+    def source(self, adjusted: bool) -> str:
+        return sample.source(adjusted)
 
-    def fetch_bars(self, symbol: str, start: date, end: date, adjusted: bool = False) -> pd.DataFrame:
+    def fetch_bars(self, symbol: str, interval: str, start: date, end: date, adjusted: bool = False) -> pd.DataFrame:
         if self.errors:
             raise self.errors.pop()
-        return sample.fetch_bars(symbol, start, end, adjusted)
+        return sample.fetch_bars(symbol, interval, start, end, adjusted)
 
 
 def test_indicators_of_an_empty_warehouse_say_what_to_do(at: Engine) -> None:
@@ -152,11 +156,71 @@ def test_cleanup_only_counts_until_it_is_told_to_delete(at: Engine) -> None:
 def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
     Variable.set("market_data_provider", "polygone", overwrite=True)
     try:
-        with pytest.raises(ValueError, match=r"'market_data_provider' is 'polygone'; known providers: sample\. Set it"):
+        with pytest.raises(
+            ValueError, match=r"'market_data_provider' is 'polygone'; known providers: sample, yahoo, polygon\. Set"
+        ):
             settings.provider()
     finally:
         Variable.unset("market_data_provider")
     assert settings.provider() is sample
+    with pytest.raises(ValueError, match=r"parameter 'provider' is 'yaho'; known providers: .*\. Take one of them"):
+        settings.provider("yaho")
+
+
+@pytest.fixture
+def polygon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """The environment's provider is polygon, which is a server of the test's own."""
+    with serving() as web:
+        monkeypatch.setenv("POLYGON_URL", web.url)
+        Variable.set("market_data_provider", "polygon", overwrite=True)
+        Secret(value="k3y").save("polygon-api-key")
+        yield web
+    Variable.unset("market_data_provider")
+    Secret.delete("polygon-api-key")
+
+
+def test_a_flow_takes_its_bars_from_the_provider_of_the_environment(at: Engine, polygon: Web) -> None:
+    one = {"o": 10.0, "h": 12.0, "l": 9.0, "c": 11.0, "v": 1234.0}
+    noon = pd.Timestamp(settings.provider().today(), tz="America/New_York") - pd.Timedelta(hours=12)
+    found = {"status": "OK", "resultsCount": 1, "results": [{**one, "t": int(noon.timestamp() * 1000)}]}
+    polygon.on("/v2/aggs/ticker/BRK.B/*", found)
+    polygon.on("/v2/aggs/ticker/NOPE/*", {"status": "OK", "resultsCount": 0})
+    state = run(sample_market_data, symbols=["BRK.B", "NOPE"], days_back=3, with_indicators=False)
+    assert state.message == "1 of 2 symbols loaded: 2 bars, 2 new or changed. Failed: NOPE."
+    assert number(at, "select count(*) from bars where source = 'polygon_adjusted' and volume = 1234") == 1
+    assert "knows no symbol 'NOPE'" in newest_table("market-data-symbols")[1]["error"]
+    assert polygon.paths("/v3") == ["/v3/reference/tickers/NOPE"]  # a wrong symbol is not tried again
+
+
+def test_a_provider_can_be_asked_at_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YAHOO_URL", "http://127.0.0.1:9")
+    with pytest.raises(errors.ProviderDown, match="ConnectionError"):
+        settings.provider("yahoo").fetch_bars("IBM", "1d", date(2024, 7, 1), date(2024, 7, 1))
+
+
+def test_polygon_needs_its_key_and_says_where_it_belongs() -> None:
+    with pytest.raises(ValueError, match=r"no Secret block 'polygon-api-key'\. Set it under `secrets`"):
+        settings.provider("polygon")
+    Secret(value="k3y").save("polygon-api-key")
+    try:
+        provider = settings.provider("polygon")
+    finally:
+        Secret.delete("polygon-api-key")
+    assert provider.source(adjusted=True) == "polygon_adjusted"
+    assert "k3y" not in repr(provider)
+
+
+def test_a_turn_is_waited_for_where_the_limit_exists_and_not_where_it_does_not() -> None:
+    with get_client(sync_client=True) as client:
+        client.create_global_concurrency_limit(
+            GlobalConcurrencyLimitCreate(name="yahoo-api", limit=1, slot_decay_per_second=0.001)
+        )
+    settings.turn_to_ask("no-such-limit")()
+    rate_limit("yahoo-api", timeout_seconds=5)  # takes the only slot, which comes back in a quarter of an hour
+    turn = settings.turn_to_ask("yahoo-api")
+    assert isinstance(turn, partial)
+    with pytest.raises(AcquireConcurrencySlotTimeoutError):
+        turn(timeout_seconds=0.1)
 
 
 def test_the_warehouse_is_the_secrets_else_the_variables_else_a_file_at_home(
