@@ -44,13 +44,11 @@ class Load:
 
 def record_load(at: Engine | Connection, *loads: Load) -> None:
     """Note what was tried. Given a connection, in its transaction: with the bars or not at all."""
-    if not loads:
-        return
     if isinstance(at, Engine):
         with at.begin() as connection:
-            return record_load(connection, *loads)
-    at.execute(insert(load_runs), [asdict(load) for load in loads])
-    return None
+            record_load(connection, *loads)
+    elif loads:
+        at.execute(insert(load_runs), [asdict(load) for load in loads])
 
 
 def loaded_ranges(engine: Engine, source: str, interval: str, symbols: Sequence[str]) -> dict[str, list[Days]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Delete, Select, type_coerce
+from sqlalchemy import Select, type_coerce
 from sqlalchemy.engine import Connection
+from sqlalchemy.sql.dml import ReturningDelete
 from sqlalchemy.sql.sqltypes import NullType
 
 from flows.market_data.models import bars
@@ -20,7 +21,7 @@ COLUMNS: list[Any] = [type_coerce(bars.c.time, NullType()).label("time"), *(bars
 """Of a bar, to be selected. Times as the driver gives them: pandas makes moments of a whole column faster."""
 
 
-def as_frame(connection: Connection, statement: Select[Any] | Delete) -> pd.DataFrame:
+def as_frame(connection: Connection, statement: Select[Any] | ReturningDelete[Any]) -> pd.DataFrame:
     """What COLUMNS give, and `symbol` where it is asked for too. Times are in UTC."""
     import pandas as pd
 

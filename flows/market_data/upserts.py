@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import BigInteger, Column, Double, Insert, Select, Table, bindparam, column, or_, select, table
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,7 +20,6 @@ from sqlalchemy.exc import DBAPIError
 from flows.market_data.models import UtcTime
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 BATCH = 50_000
@@ -123,7 +122,7 @@ def _csv(into: Table, frame: pd.DataFrame) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def _arrow(found: np.ndarray) -> Any:
+def _arrow(found: Any) -> Any:
     import pyarrow as pa
 
     return pa.array(found, pa.timestamp("us", "UTC") if found.dtype.kind == "M" else None, from_pandas=True)
@@ -147,7 +146,7 @@ def _sqlite_statement(into: Table, names: tuple[str, ...]) -> str:
     return str(upsert_statement(into, "sqlite", names).compile(dialect=sqlite.dialect(), column_keys=names))
 
 
-def _sqlite_list(found: np.ndarray) -> list[Any]:
+def _sqlite_list(found: Any) -> Any:
     """As SQLAlchemy writes it: a moment as `2010-01-04 14:30:00.000000`. NaN is NULL to the driver."""
     import numpy as np
 
@@ -155,14 +154,14 @@ def _sqlite_list(found: np.ndarray) -> list[Any]:
         return found.tolist()
     texts = np.datetime_as_string(found, unit="us")
     texts.view("U1").reshape(len(texts), -1)[:, len("2010-01-04")] = " "
-    return texts.tolist()
+    return np.where(np.isnat(found), cast(Any, None), texts).tolist()
 
 
 def _parts(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
     return (frame[start : start + BATCH] for start in range(0, len(frame), BATCH))
 
 
-def values(of: Column[Any], series: pd.Series) -> np.ndarray:
+def values(of: Column[Any], series: pd.Series) -> Any:
     """A frame's column as the table's type wants it: float64 with NaN, int64, datetime64[us] in UTC, or objects."""
     import numpy as np
 
@@ -175,7 +174,7 @@ def values(of: Column[Any], series: pd.Series) -> np.ndarray:
     return series.to_numpy(object)
 
 
-def _whole(series: pd.Series) -> np.ndarray:
+def _whole(series: pd.Series) -> Any:
     """Whole numbers. What is none, or not finite, becomes None, which the database refuses where it must."""
     import numpy as np
 

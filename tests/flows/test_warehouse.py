@@ -195,8 +195,9 @@ def test_a_bar_without_a_symbol_is_refused(engine: Engine) -> None:
 
 def test_a_wrong_password_is_in_no_error_and_no_log(postgresql: PostgreSQL, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
+    url = postgresql.url(password="hunter2")
     with pytest.raises(OperationalError, match="password authentication failed") as caught:
-        warehouse.connect(postgresql.url(password="hunter2"))
+        warehouse.connect(url)
     assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + caplog.text
 
 
@@ -261,7 +262,9 @@ MISSING = {"time": pd.Series([day(1), pd.NaT]), "close": math.nan, "volume": mat
 @pytest.mark.parametrize("column", MISSING)
 def test_a_missing_value_is_refused(engine: Engine, column: str) -> None:
     with pytest.raises(IntegrityError):
-        warehouse.upsert_bars(engine, "A", "sample", bars({}, {}).astype({"volume": float}).assign(**{column: MISSING[column]}))
+        warehouse.upsert_bars(
+            engine, "A", "sample", bars({}, {}).astype({"volume": float}).assign(**{column: MISSING[column]})
+        )
     assert count(engine) == 0
 
 

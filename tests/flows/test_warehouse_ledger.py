@@ -86,7 +86,7 @@ def test_bars_that_changed_since_they_were_archived_stay(engine: Engine) -> None
 def test_a_file_that_was_written_anew_meanwhile_is_not_the_one_that_was_verified(engine: Engine) -> None:
     noted = archived(engine)
     warehouse.record_archive(engine, replace(noted, checksum="0" * 64))
-    with pytest.raises(ChangedMeanwhile, match="no longer has 2012/AAPL.parquet"):
+    with pytest.raises(ChangedMeanwhile, match=r"no longer has 2012/AAPL\.parquet"):
         warehouse.mark_verified(engine, noted)
 
 

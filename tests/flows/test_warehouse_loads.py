@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_what_is_done_and_what_is_missing_are_all_days_and_none_twice(
     by_hand = {number for number in range(wanted[0], wanted[1] + 1) if not any(a <= number <= b for a, b in loads)}
     found = [number for first, last in gaps for number in range(first.day, last.day + 1)]
     assert found == sorted(by_hand)
-    assert all(left[1] + ONE_DAY < right[0] for left, right in zip(ranges, ranges[1:], strict=False))
+    assert all(left[1] + ONE_DAY < right[0] for left, right in pairwise(ranges))
 
 
 def test_bars_and_the_note_of_their_load_are_written_both_or_neither(engine: Engine) -> None:
@@ -99,7 +100,7 @@ def test_loads_of_many_go_with_their_batch_and_failed_ones_are_not_forgotten(eng
     loads = [load("A"), load("B"), load("NOPE", status=FAILED)]
     warehouse.upsert_bars_of_many(engine, "sample", [("A", bars({})), ("B", bars({}))], loads=loads)
     with engine.connect() as connection:
-        rows = connection.execute(select(warehouse.load_runs.c["symbol", "status"])).all()
+        rows = connection.execute(select(warehouse.load_runs.c.symbol, warehouse.load_runs.c.status)).all()
     assert sorted(rows) == [("A", "loaded"), ("B", "loaded"), ("NOPE", "failed")]
 
 
@@ -135,7 +136,9 @@ def test_a_backfill_that_is_killed_leaves_whole_batches_and_goes_on_with_the_res
     engine = warehouse.connect(url)
     everyone = list("ABCDEF")
     assert warehouse.symbols_of(engine, "sample") == ["A", "B"]
-    left = [symbol for symbol, ranges in warehouse.loaded_ranges(engine, "sample", "1d", everyone).items() if not ranges]
+    left = [
+        symbol for symbol, ranges in warehouse.loaded_ranges(engine, "sample", "1d", everyone).items() if not ranges
+    ]
     assert left == ["C", "D", "E", "F"]
     assert warehouse.upsert_bars_of_many(engine, "sample", [(symbol, bars({}, {})) for symbol in left]) == 8
     assert len(warehouse.read_bars(engine, "sample", everyone, LONG_AGO, LAST_DAY)) == 12

@@ -5,6 +5,8 @@ Warehouses from before there were migrations have these tables: hence IF NOT EXI
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -33,7 +35,7 @@ INDICATORS = (
 )
 
 
-def _keys() -> list[sa.Column]:
+def _keys() -> list[sa.Column[Any]]:
     return [
         sa.Column("symbol", sa.String(32), sa.ForeignKey("symbols.symbol"), primary_key=True),
         sa.Column("source", sa.String(32), primary_key=True),
