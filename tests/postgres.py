@@ -33,18 +33,28 @@ USER = "tester"
 # The server's standard input is a leash: when the other end is closed, also because the tests were killed, this stops
 # PostgreSQL and removes its folder.
 LEASHED = """
-import shutil, signal, subprocess, sys
+import os, shutil, signal, subprocess, sys, threading
 folder, user, *words = sys.argv[1:]
-signal.signal(signal.SIGINT, signal.SIG_IGN)
 server = subprocess.Popen(words, stdin=subprocess.DEVNULL, cwd=folder, user=user or None)
-sys.stdin.buffer.read()
-server.send_signal(signal.SIGINT)
-try:
-    server.wait(10)
-except subprocess.TimeoutExpired:
-    server.kill()
-    server.wait()
-shutil.rmtree(folder, ignore_errors=True)
+let_go = threading.Event()
+def end_with_the_parent():
+    while os.read(0, 1):
+        pass
+    let_go.set()
+    server.send_signal(signal.SIGINT)
+    try:
+        server.wait(10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+leash = threading.Thread(target=end_with_the_parent)
+leash.start()
+server.wait()
+if let_go.is_set():
+    leash.join()
+os._exit(server.returncode)
 """
 
 _numbers = count(1)
@@ -98,6 +108,7 @@ def running() -> Iterator[PostgreSQL]:
         assert process.stdin
         process.stdin.close()
         process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _initialize(programs: Path, server: PostgreSQL, user: str) -> None:

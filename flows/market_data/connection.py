@@ -49,6 +49,8 @@ def _parsed(url: str) -> URL:
         )
     if "@" in (parsed.host or ""):
         raise ValueError("The warehouse's URL has more than one @: in a password it is written %40.")
+    if secret := parsed.query.get("password"):  # libpq's other way to write it, which no repr of a URL would hide
+        parsed = parsed.difference_update_query(["password"]).set(password=str(secret))
     return parsed.set(drivername=DRIVERS[parsed.drivername])
 
 

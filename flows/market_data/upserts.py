@@ -22,7 +22,7 @@ from flows.market_data.models import UtcTime
 if TYPE_CHECKING:
     import pandas as pd
 
-BATCH = 50_000
+BATCH = 25_000
 """Rows that are in memory in a second form at once, and the rows of a transaction that holds many symbols."""
 
 STAGING = "staging_of_an_upsert"

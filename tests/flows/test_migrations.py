@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,22 @@ def test_a_migration_that_fails_leaves_nothing_behind(engine: Engine) -> None:
     assert migrations.current(engine) == ""
 
 
+@pytest.mark.parametrize(
+    ("statement", "seen"),
+    [
+        ("ALTER TABLE bars ADD COLUMN dividend FLOAT", "remove_column.*dividend"),
+        ("ALTER TABLE indicators DROP COLUMN sma_20", "add_column.*sma_20"),
+        ("DROP INDEX ix_load_runs_of", "add_index.*ix_load_runs_of"),
+    ],
+)
+def test_drift_is_seen(engine: Engine, statement: str, seen: str) -> None:
+    migrations.upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    [difference] = migrations.drift(engine)
+    assert re.search(seen, difference)
+
+
 def test_many_that_start_at_once_make_one_warehouse(url: str) -> None:
     together, errors = threading.Barrier(4), []
 
@@ -184,15 +201,11 @@ def test_what_a_user_gets_wrong_is_one_sentence(
     assert "Traceback" not in said and "hunter2" not in said
 
 
-def test_a_new_revision_is_written_from_what_the_models_have_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
-) -> None:
+def test_a_new_revision_is_written_from_what_the_models_have_more(engine: Engine, tmp_path: Path) -> None:
     migrations.upgrade(engine)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE company_information DROP COLUMN website"))
-    path = migrations.write_revision(engine, "Add the website")
-    try:
-        assert path.name == f"r{int(migrations.HEAD) + 1:04}_add_the_website.py"
-        assert "batch_op.add_column(sa.Column('website', sa.Text(), nullable=True))" in path.read_text()
-    finally:
-        path.unlink()
+    folder = shutil.copytree(migrations.FOLDER, tmp_path / "migrations")
+    path = migrations.write_revision(engine, "Add the website", folder)
+    assert path == folder / "versions" / f"r{int(migrations.HEAD) + 1:04}_add_the_website.py"
+    assert "batch_op.add_column(sa.Column('website', sa.Text(), nullable=True))" in path.read_text()

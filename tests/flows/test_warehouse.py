@@ -209,6 +209,12 @@ def test_nor_is_a_right_one_when_a_statement_fails(postgresql: PostgreSQL, caplo
     assert postgresql.password not in seen
 
 
+def test_a_password_among_the_options_is_hidden_like_any_other() -> None:
+    engine = engine_of("postgresql://me@127.0.0.1:9/db?password=hunter2&sslmode=disable")
+    assert "hunter2" not in repr(engine) + repr(engine.url) + str(engine.url)
+    assert (engine.url.password, dict(engine.url.query)) == ("hunter2", {"sslmode": "disable"})
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_each_way_to_write_postgresql_is_psycopg_3(scheme: str) -> None:
     engine = engine_of(f"{scheme}://me:secret@127.0.0.1:9/db")

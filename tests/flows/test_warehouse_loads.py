@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import signal
+import random
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import date
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, delete, select
 
-from flows.market_data import warehouse
+from flows.market_data import upserts, warehouse
 from flows.market_data.loads import ONE_DAY, Days, merged, missing
 from flows.market_data.warehouse import EMPTY, FAILED, LOADED, Load
 from tests.flows.frames import LAST_DAY, LONG_AGO, bars, day
@@ -104,42 +106,88 @@ def test_loads_of_many_go_with_their_batch_and_failed_ones_are_not_forgotten(eng
     assert sorted(rows) == [("A", "loaded"), ("B", "loaded"), ("NOPE", "failed")]
 
 
-# Stands still just before its second batch is committed, with everything written that belongs to it.
-BACKFILL = """
-import sys
+# For each number that it is told: a backfill of six symbols in three batches that kills itself at that step, just before a
+# statement or a commit. Says whether there was such a step.
+BACKFILLS = """
+import os, signal, sys
 from sqlalchemy import event
 from flows.market_data import upserts, warehouse
-from tests.flows.frames import bars
-from tests.flows.test_warehouse_loads import load
+from tests.flows.test_warehouse_loads import EVERYONE, frames, load
 upserts.BATCH = 4
-engine = warehouse.connect(sys.argv[1])
-commits = []
-@event.listens_for(engine, "commit")
-def stand_still(connection):
-    commits.append(connection)
-    if len(commits) == 2:
-        print("about to commit", flush=True)
-        sys.stdin.read()
-symbols = "ABCDEF"
-frames = ((symbol, bars({}, {})) for symbol in symbols)
-warehouse.upsert_bars_of_many(engine, "sample", frames, loads=[load(symbol) for symbol in symbols])
+def backfill(die_at):
+    engine, steps = warehouse.connect(sys.argv[1]), iter(range(1000))
+    def step(*_):
+        if next(steps) == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    for each in ("before_cursor_execute", "commit"):
+        event.listen(engine, each, step)
+    warehouse.upsert_bars_of_many(engine, "sample", frames(EVERYONE), loads=[load(symbol) for symbol in EVERYONE])
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        backfill(int(line))
+        os._exit(0)
+    print("killed" if os.waitpid(child, 0)[1] == signal.SIGKILL else "not killed", flush=True)
 """
+EVERYONE = list("ABCDEF")
 
 
-def test_a_backfill_that_is_killed_leaves_whole_batches_and_goes_on_with_the_rest(url: str) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", BACKFILL, url], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdout and process.stdout.readline() == b"about to commit\n"
-        process.send_signal(signal.SIGKILL)
+def frames(symbols: list[str]) -> list[tuple[str, pd.DataFrame]]:
+    return [(symbol, bars({}, {})) for symbol in symbols]
+
+
+def test_a_backfill_that_is_killed_anywhere_leaves_whole_batches_and_goes_on_with_the_rest(url: str) -> None:
     engine = warehouse.connect(url)
-    everyone = list("ABCDEF")
-    assert warehouse.symbols_of(engine, "sample") == ["A", "B"]
-    left = [
-        symbol for symbol, ranges in warehouse.loaded_ranges(engine, "sample", "1d", everyone).items() if not ranges
-    ]
-    assert left == ["C", "D", "E", "F"]
-    assert warehouse.upsert_bars_of_many(engine, "sample", [(symbol, bars({}, {})) for symbol in left]) == 8
-    assert len(warehouse.read_bars(engine, "sample", everyone, LONG_AGO, LAST_DAY)) == 12
+    command = [sys.executable, "-c", BACKFILLS, url]
+    left_over = []
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        for step in count():
+            emptied(engine)
+            print(step, file=process.stdin, flush=True)
+            killed = process.stdout.readline() == "killed\n"
+            left_over.append(finished(engine))
+            if not killed:
+                process.stdin.close()
+                break
+    assert list(dict.fromkeys(left_over)) == ["ABCDEF", "CDEF", "EF", ""]
+    engine.dispose()
+
+
+def finished(engine: Engine) -> str:
+    """What the backfill has left to do, after doing it."""
+    ranges = warehouse.loaded_ranges(engine, "sample", "1d", EVERYONE)
+    left = [symbol for symbol in EVERYONE if not ranges[symbol]]
+    there = warehouse.read_bars(engine, "sample", EVERYONE, LONG_AGO, LAST_DAY)
+    assert there["symbol"].tolist() == [symbol for symbol in EVERYONE if symbol not in left for _ in range(2)]
+    assert warehouse.upsert_bars_of_many(engine, "sample", frames(left)) == 2 * len(left)
+    assert len(warehouse.read_bars(engine, "sample", EVERYONE, LONG_AGO, LAST_DAY)) == 12
+    return "".join(left)
+
+
+def emptied(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for table in reversed(warehouse.metadata.sorted_tables):
+            connection.execute(delete(table))
+
+
+def test_loads_of_the_same_symbols_at_once_do_not_stop_each_other(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upserts, "BATCH", 8)
+    engine, together, errors = warehouse.connect(url), threading.Barrier(4), []
+
+    def write(seed: int) -> None:
+        symbols = random.Random(seed).sample("ABCDEFGH", 8)
+        together.wait()
+        try:
+            warehouse.upsert_bars_of_many(engine, "sample", [(s, bars(*[{"close": 9.0 + seed}] * 4)) for s in symbols])
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=[seed]) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(warehouse.read_bars(engine, "sample", list("ABCDEFGH"), LONG_AGO, LAST_DAY)) == 32
     engine.dispose()

@@ -23,6 +23,7 @@ HEAD = "0002"
 VERSIONS = "warehouse_revision"
 """Where the database says its revision. Not `alembic_version`, which in a shared database may be another program's."""
 
+FOLDER = Path(__file__).parent
 MIGRATING = 20130301  # any number, as long as nothing else in the database locks it
 _one_at_a_time = threading.RLock()  # Alembic keeps the running migration in a global
 
@@ -30,14 +31,15 @@ _one_at_a_time = threading.RLock()  # Alembic keeps the running migration in a g
 def upgrade(engine: Engine, revision: str = HEAD) -> str:
     """Bring the tables to this revision, and answer where they are. A newer warehouse is left alone: revisions only
     add, and after a rollback the older release has to work on it."""
-    if current(engine) < revision:
-        with _alone(engine) as connection:
-            before = _current(connection)
-            if before < revision:
-                _command("upgrade", connection, revision)
-            if not before and revision == HEAD:
-                _refuse_tables_of_others(connection)
-    return current(engine)
+    if (found := current(engine)) >= revision:
+        return found
+    with _alone(engine) as connection:
+        before = _current(connection)
+        if before < revision:
+            _command("upgrade", connection, revision)
+        if not before and revision == HEAD:
+            _refuse_tables_of_others(connection)
+        return _current(connection)
 
 
 def downgrade(engine: Engine, revision: str, lose_rows: bool = False) -> str:
@@ -49,7 +51,7 @@ def downgrade(engine: Engine, revision: str, lose_rows: bool = False) -> str:
         lost = [f"{name} ({rows:,} rows)" for name, rows in before.items() if rows and name not in left]
         if lost and not lose_rows:
             raise ValueError(f"The downgrade to '{revision}' would drop {', '.join(lost)}. Nothing was changed.")
-    return current(engine)
+        return _current(connection)
 
 
 def current(engine: Engine) -> str:
@@ -64,13 +66,13 @@ def drift(engine: Engine) -> list[str]:
         return _drift(connection)
 
 
-def write_revision(engine: Engine, message: str) -> Path:
+def write_revision(engine: Engine, message: str, folder: Path = FOLDER) -> Path:
     """A new file under `versions/`, filled with how the models differ from this database; to be read and corrected."""
     from alembic import command
 
     with _alone(engine) as connection:
         number = f"{int(HEAD) + 1:04}"
-        script: Any = command.revision(_config(connection), message, autogenerate=True, rev_id=number)
+        script: Any = command.revision(_config(connection, folder), message, autogenerate=True, rev_id=number)
     return Path(script.path)
 
 
@@ -132,10 +134,10 @@ def _command(verb: str, connection: Connection, revision: str) -> None:
         raise ValueError(f"The warehouse can't be taken to the revision '{revision}': {error}") from None
 
 
-def _config(connection: Connection) -> Config:
+def _config(connection: Connection, folder: Path = FOLDER) -> Config:
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("file_template", "r%%(rev)s_%%(slug)s")
     return config
