@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import ScalarSelect, delete, func, select
 from sqlalchemy.engine import Connection, Engine
 
 from flows.market_data import migrations, upserts
@@ -190,20 +190,25 @@ def read_bars(
 
 
 def symbols_of(engine: Engine, source: str, interval: str = DAILY) -> list[str]:
-    """The symbols that have bars of this source: one look into the index a symbol, however many bars there are."""
-    bar = exists().where(bars.c.symbol == symbols.c.symbol, bars.c.source == source, bars.c.interval == interval)
+    """The symbols that have bars of this source."""
     with engine.connect() as connection:
-        return list(connection.scalars(select(symbols.c.symbol).where(bar).order_by(symbols.c.symbol)))
+        found = select(symbols.c.symbol).where(_newest(source, interval).is_not(None)).order_by(symbols.c.symbol)
+        return list(connection.scalars(found))
 
 
 def newest_day(engine: Engine, source: str, names: Sequence[str], interval: str = DAILY) -> date | None:
     """The day of the newest bar of any of these symbols."""
-    query = select(func.max(bars.c.time)).where(
-        bars.c.source == source, bars.c.interval == interval, bars.c.symbol.in_(names)
-    )
+    of_each = select(_newest(source, interval).label("time")).where(symbols.c.symbol.in_(names)).subquery()
     with engine.connect() as connection:
-        newest = connection.scalar(query)
+        newest = connection.scalar(select(func.max(of_each.c.time)))
     return newest.date() if newest else None
+
+
+def _newest(source: str, interval: str) -> ScalarSelect[datetime]:
+    """Of the symbol that is looked at: one step into the index each, however many bars there are. EXISTS could become a
+    join, and has: of everything with everything, as long as PostgreSQL had no statistics of a new table."""
+    same = [bars.c.symbol == symbols.c.symbol, bars.c.source == source, bars.c.interval == interval]
+    return select(bars.c.time).where(*same).order_by(bars.c.time.desc()).limit(1).correlate(symbols).scalar_subquery()
 
 
 def series(engine: Engine, keep_days: int) -> list[Series]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,7 +141,33 @@ def test_drift_is_seen(engine: Engine, statement: str, seen: str) -> None:
     assert re.search(seen, difference)
 
 
-def test_many_that_start_at_once_make_one_warehouse(url: str) -> None:
+# Four processes, let go at once.
+AT_ONCE = """
+import os, sys
+from alembic import command
+from flows.market_data import warehouse
+from tests.flows.frames import bars
+waiting, go = os.pipe()
+children = []
+for number in range(4):
+    children.append(os.fork())
+    if not children[-1]:
+        os.close(go)
+        os.read(waiting, 1)
+        warehouse.upsert_bars(warehouse.connect(sys.argv[1]), f"S{number}", "sample", bars({}, {}))
+        os._exit(0)
+os.close(go)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_many_processes_that_start_at_once_make_one_warehouse(engine: Engine, url: str) -> None:
+    subprocess.run([sys.executable, "-c", AT_ONCE, url], cwd=Path(__file__).parents[2], check=True)
+    assert warehouse.symbols_of(engine, "sample") == ["S0", "S1", "S2", "S3"]
+    assert migrations.drift(engine) == []
+
+
+def test_many_threads_that_start_at_once_make_one_warehouse(url: str) -> None:
     together, errors = threading.Barrier(4), []
 
     def start(number: int) -> None:
