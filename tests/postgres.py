@@ -83,7 +83,10 @@ class PostgreSQL:
 
 @contextmanager
 def running() -> Iterator[PostgreSQL]:
-    """Start one, as the user postgres if this is root; end it afterwards, and leave nothing behind."""
+    """Start one, as the user postgres if this is root; end it afterwards, and leave nothing behind.
+
+    Its sessions are in New York's time, so that whoever leaves the time zone to the server is found out.
+    """
     programs = postgresql_programs()
     assert programs, "the caller looks for it first"
     folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
@@ -91,7 +94,8 @@ def running() -> Iterator[PostgreSQL]:
     server = PostgreSQL(free_port(), secrets.token_urlsafe(16), folder)
     _initialize(programs, server, user)
     words = [str(programs / "postgres"), "-D", str(folder / "data"), "-p", str(server.port), "-k", str(folder)]
-    options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=30"]
+    settings = ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=30", "timezone=America/New_York"]
+    options = [word for setting in settings for word in ("-c", setting)]
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", LEASHED, str(folder), user, *words, *options],

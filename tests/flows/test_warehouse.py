@@ -256,7 +256,7 @@ def test_of_two_bars_with_one_time_the_last_counts(engine: Engine) -> None:
     assert everything(engine, "A")["close"].tolist() == [10.5]
 
 
-@pytest.mark.parametrize(("given", "kept"), [(7, 7), (7.0, 7), (7.4, 7), (3e9, 3_000_000_000)])
+@pytest.mark.parametrize(("given", "kept"), [(7, 7), (7.0, 7), (7.4, 7), (7.6, 8), (3e9, 3_000_000_000)])
 def test_a_volume_is_whole_shares(engine: Engine, given: float, kept: int) -> None:
     warehouse.upsert_bars(engine, "A", "sample", bars({"volume": given}))
     assert everything(engine, "A")["volume"].tolist() == [kept]

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select
 
-from flows.market_data import upserts, warehouse
+from flows.market_data import warehouse
 from flows.market_data.loads import ONE_DAY, Days, merged, missing
 from flows.market_data.warehouse import EMPTY, FAILED, LOADED, Load
 from tests.flows.frames import LAST_DAY, LONG_AGO, bars, day
@@ -171,15 +171,16 @@ def emptied(engine: Engine) -> None:
             connection.execute(delete(table))
 
 
-def test_loads_of_the_same_symbols_at_once_do_not_stop_each_other(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upserts, "BATCH", 8)
+def test_loads_of_the_same_symbols_at_once_do_not_stop_each_other(url: str) -> None:
     engine, together, errors = warehouse.connect(url), threading.Barrier(4), []
+    names = [f"S{number}" for number in range(200)]
 
     def write(seed: int) -> None:
-        symbols = random.Random(seed).sample("ABCDEFGH", 8)
+        symbols = random.Random(seed).sample(names, len(names))
+        frame = bars({"close": 9.0 + seed})
         together.wait()
         try:
-            warehouse.upsert_bars_of_many(engine, "sample", [(s, bars(*[{"close": 9.0 + seed}] * 4)) for s in symbols])
+            warehouse.upsert_bars_of_many(engine, "sample", [(symbol, frame) for symbol in symbols])
         except Exception as error:
             errors.append(error)
 
@@ -189,5 +190,5 @@ def test_loads_of_the_same_symbols_at_once_do_not_stop_each_other(url: str, monk
     for thread in threads:
         thread.join()
     assert errors == []
-    assert len(warehouse.read_bars(engine, "sample", list("ABCDEFGH"), LONG_AGO, LAST_DAY)) == 32
+    assert warehouse.symbols_of(engine, "sample") == sorted(names)
     engine.dispose()
