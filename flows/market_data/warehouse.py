@@ -1,105 +1,101 @@
-"""The warehouse: symbols, bars and indicators, on SQLite or PostgreSQL by the same code.
+"""The warehouse: the door to all that is kept, on SQLite or PostgreSQL by the same code.
 
-A row of bars is one symbol at one time, from one source, for one interval. Unadjusted and adjusted prices are different
-sources (`sample`, `sample_adjusted`). Times are UTC; a daily bar stands at midnight UTC of its trading day.
+What stands behind it: `models` (the tables), `migrations` (the tables from release to release), `connection` (from a URL
+to an engine), `upserts` (many rows at once), `loads` (what was loaded), `companies` and `ledger` (of the archive).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    DateTime,
-    Double,
-    ForeignKey,
-    Insert,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    delete,
-    event,
-    func,
-    or_,
-    select,
-)
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, Dialect, Engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.schema import CreateTable
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import ScalarSelect, delete, func, select
+from sqlalchemy.engine import Connection, Engine
 
-from flows.market_data.indicators import BARS_NEEDED
+from flows.market_data import migrations, upserts
+from flows.market_data.companies import add_symbols, upsert_company_information, upsert_key_statistics
+from flows.market_data.connection import engine_of
+from flows.market_data.ledger import (
+    Archived,
+    ChangedMeanwhile,
+    Year,
+    archived_years,
+    checksum,
+    delete_archived,
+    delete_year,
+    mark_verified,
+    read_year,
+    record_archive,
+    restore_archived,
+    years_of,
+)
+from flows.market_data.loads import EMPTY, FAILED, LOADED, Load, by_symbol, loaded_ranges, missing, record_load
+from flows.market_data.migrations import upgrade
+from flows.market_data.models import (
+    archive_ledger,
+    bars,
+    company_information,
+    indicators,
+    key_statistics,
+    load_runs,
+    metadata,
+    symbols,
+)
+from flows.market_data.reading import BAR, COLUMNS, as_frame
+from flows.market_data.upserts import upsert_statement
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DAILY = "1d"
-BAR = ["time", "open", "high", "low", "close", "volume"]
-BATCH = 10_000
-CREATING_TABLES = 20130301  # any number, as long as nothing else in the database locks it
-SECONDS_TO_WAIT_FOR_A_LOCK = 30
-INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-
-Row = Mapping[str, Any]
-
-
-class UtcTime(TypeDecorator[datetime]):
-    """A moment. SQLite keeps no time zone: there it is written as UTC, and read back as UTC."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"The time {value} has no time zone; the warehouse takes times in UTC.")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-metadata = MetaData()
-
-symbols = Table(
-    "symbols",
-    metadata,
-    Column("symbol", String(32), primary_key=True),
-    Column("added", UtcTime, nullable=False, default=lambda: datetime.now(UTC)),
-)
-
-
-def _keys() -> list[Column[Any]]:
-    return [
-        Column("symbol", ForeignKey(symbols.c.symbol), primary_key=True),
-        Column("source", String(32), primary_key=True),
-        Column("interval", String(8), primary_key=True),
-        Column("time", UtcTime, primary_key=True),
-    ]
-
-
-bars = Table(
+__all__ = [
+    "BAR",
+    "DAILY",
+    "EMPTY",
+    "FAILED",
+    "LOADED",
+    "Archived",
+    "ChangedMeanwhile",
+    "Load",
+    "Series",
+    "Year",
+    "archive_ledger",
+    "archived_years",
     "bars",
-    metadata,
-    *_keys(),
-    Column("open", Double, nullable=False),
-    Column("high", Double, nullable=False),
-    Column("low", Double, nullable=False),
-    Column("close", Double, nullable=False),
-    Column("volume", BigInteger, nullable=False),
-)
+    "checksum",
+    "company_information",
+    "connect",
+    "delete_archived",
+    "delete_old_bars",
+    "delete_year",
+    "indicators",
+    "key_statistics",
+    "load_runs",
+    "loaded_ranges",
+    "mark_verified",
+    "metadata",
+    "missing",
+    "newest_day",
+    "read_bars",
+    "read_year",
+    "record_archive",
+    "record_load",
+    "restore_archived",
+    "series",
+    "symbols",
+    "symbols_of",
+    "upgrade",
+    "upsert_bars",
+    "upsert_bars_of_many",
+    "upsert_company_information",
+    "upsert_indicators",
+    "upsert_key_statistics",
+    "upsert_statement",
+    "years_of",
+]
 
-indicators = Table("indicators", metadata, *_keys(), *(Column(name, Double) for name in BARS_NEEDED))
+DAILY = "1d"
 
 
 @dataclass(frozen=True)
@@ -114,126 +110,105 @@ class Series:
 
 
 def connect(url: str) -> Engine:
-    """An engine whose tables exist. The URL's password appears in no message."""
-    try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() not in INSERTS:
-            raise ValueError(f"The warehouse can be on {' or '.join(INSERTS)}, not on {parsed.get_backend_name()}.")
-        engine = create_engine(parsed, connect_args=_connect_args(parsed.get_backend_name()), pool_pre_ping=True)
-    except (ArgumentError, NoSuchModuleError):
-        raise ValueError("The warehouse's URL is none: expected something like sqlite:////data/warehouse.db.") from None
-    except ModuleNotFoundError as error:
-        raise ValueError(f"The warehouse's URL needs the package '{error.name}', which is not installed.") from None
-    if engine.dialect.name == "sqlite":
-        _prepare_file(parsed.database)
-        event.listen(engine, "connect", _enforce_foreign_keys)
-    _create_tables(engine)
+    """An engine whose tables are up to date. The URL's password appears in no message."""
+    engine = engine_of(url)
+    migrations.upgrade(engine)
     return engine
 
 
-def _connect_args(backend: str) -> dict[str, Any]:
-    return {"timeout": SECONDS_TO_WAIT_FOR_A_LOCK} if backend == "sqlite" else {}
+def upsert_bars(
+    engine: Engine, symbol: str, source: str, frame: pd.DataFrame, interval: str = DAILY, load: Load | None = None
+) -> int:
+    """Write one symbol's bars and the note of their load, all or none. Answers how many were new or different: 0 when
+    they were loaded before.
 
-
-def _prepare_file(database: str | None) -> None:
-    if database and database != ":memory:":
-        Path(database).parent.mkdir(parents=True, exist_ok=True)
-
-
-def _enforce_foreign_keys(connection: Any, _: Any) -> None:
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _create_tables(engine: Engine) -> None:
-    """IF NOT EXISTS instead of looking first: two runs may start at once. PostgreSQL needs a lock for it to hold."""
+    Args:
+        frame: time (with its zone), open, high, low, close, volume; other columns are left aside. Of two bars with one
+            time the last counts. A volume is rounded to whole shares.
+        load: Is recorded in the same transaction: a run that is killed leaves both or neither.
+    """
     with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(CREATING_TABLES)))
-        for table in metadata.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
+        return _upsert_batch(connection, source, interval, {symbol: frame}, [load] if load else [])
 
 
-def upsert_bars(engine: Engine, symbol: str, source: str, frame: pd.DataFrame, interval: str = DAILY) -> int:
-    """Write one symbol's bars, all or none. Answers how many were new or different: 0 when they were loaded before."""
-    key = {"symbol": symbol, "source": source, "interval": interval}
-    with engine.begin() as connection:
-        _add_symbols(connection, [symbol])
-        return _upsert(connection, bars, [key | row for row in _rows(frame[BAR])])
+def upsert_bars_of_many(
+    engine: Engine,
+    source: str,
+    frames: Iterable[tuple[str, pd.DataFrame]],
+    interval: str = DAILY,
+    loads: Iterable[Load] = (),
+) -> int:
+    """Write the bars of many symbols, a transaction for every so many rows; a symbol's frame is never torn apart.
+
+    `frames` may be a generator: one batch at a time is in memory. When a run is killed, whole batches are there, each with
+    its `loads`, and a repeat writes the rest. Loads of symbols without a frame (failed ones) are recorded at the end.
+    """
+    notes = dict(by_symbol(loads))
+    changed = 0
+    for batch in upserts.in_batches(frames, upserts.BATCH):
+        with engine.begin() as connection:
+            done = [load for symbol in batch for load in notes.pop(symbol, [])]
+            changed += _upsert_batch(connection, source, interval, batch, done)
+    record_load(engine, *(load for left in notes.values() for load in left))
+    return changed
+
+
+def _upsert_batch(
+    connection: Connection, source: str, interval: str, batch: dict[str, pd.DataFrame], loads: Sequence[Load]
+) -> int:
+    import numpy as np
+    import pandas as pd
+
+    add_symbols(connection, batch)
+    record_load(connection, *loads)
+    held = {symbol: batch[symbol] for symbol in sorted(batch) if len(batch[symbol])}
+    if not held:
+        return 0
+    rows = pd.concat(held.values(), ignore_index=True)[BAR]  # once for all: a selection a symbol takes longer
+    names = np.repeat(np.array(list(held), dtype=object), [len(frame) for frame in held.values()])
+    return upserts.upsert(connection, bars, rows.assign(symbol=names), {"source": source, "interval": interval})
 
 
 def upsert_indicators(engine: Engine, source: str, frame: pd.DataFrame, interval: str = DAILY) -> int:
     """Write rows of `indicators.compute`, NaN as NULL. Answers how many were new or different."""
-    key = {"source": source, "interval": interval}
     with engine.begin() as connection:
-        return _upsert(connection, indicators, [key | row for row in _rows(frame)])
-
-
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(k): v for k, v in row.items()}
-        for row in frame.astype(object).where(frame.notna(), None).to_dict("records")
-    ]
-
-
-def _add_symbols(connection: Connection, names: Iterable[str]) -> None:
-    insert = INSERTS[connection.dialect.name](symbols).on_conflict_do_nothing()
-    connection.execute(insert, [{"symbol": name} for name in names])
-
-
-def _upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> int:
-    statement = upsert_statement(table, connection.dialect.name).execution_options(preserve_rowcount=True)
-    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-    return sum(connection.execute(statement, batch).rowcount for batch in batches)
-
-
-def upsert_statement(table: Table, dialect: str) -> Insert:
-    """Insert by primary key; on conflict write only rows that differ, so that the row count leaves out equal ones."""
-    insert = INSERTS[dialect](table)
-    values = {c.name: insert.excluded[c.name] for c in table.columns if not c.primary_key}
-    differs = or_(*(table.c[name].is_distinct_from(value) for name, value in values.items()))
-    statement: Insert = insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=values, where=differs)
-    return statement
+        return upserts.upsert(connection, indicators, frame, {"source": source, "interval": interval})
 
 
 def read_bars(
     engine: Engine, source: str, names: Sequence[str], first: date, last: date, interval: str = DAILY
 ) -> pd.DataFrame:
     """Bars of these symbols, both days included, by symbol and time: symbol, time, open, high, low, close, volume."""
-    import pandas as pd
-
-    columns = [bars.c.symbol, *(bars.c[name] for name in BAR)]
     query = (
-        select(*columns)
+        select(bars.c.symbol, *COLUMNS)
         .where(bars.c.source == source, bars.c.interval == interval, bars.c.symbol.in_(names))
         .where(bars.c.time >= _midnight(first), bars.c.time < _midnight(last + timedelta(days=1)))
         .order_by(bars.c.symbol, bars.c.time)
     )
     with engine.connect() as connection:
-        found = connection.execute(query).all()
-    frame = pd.DataFrame(found, columns=[column.name for column in columns])
-    return frame.assign(time=pd.to_datetime(frame["time"], utc=True))
+        return as_frame(connection, query)
 
 
 def symbols_of(engine: Engine, source: str, interval: str = DAILY) -> list[str]:
     """The symbols that have bars of this source."""
-    query = (
-        select(bars.c.symbol)
-        .where(bars.c.source == source, bars.c.interval == interval)
-        .distinct()
-        .order_by(bars.c.symbol)
-    )
     with engine.connect() as connection:
-        return list(connection.scalars(query))
+        found = select(symbols.c.symbol).where(_newest(source, interval).is_not(None)).order_by(symbols.c.symbol)
+        return list(connection.scalars(found))
 
 
 def newest_day(engine: Engine, source: str, names: Sequence[str], interval: str = DAILY) -> date | None:
     """The day of the newest bar of any of these symbols."""
-    query = select(func.max(bars.c.time)).where(
-        bars.c.source == source, bars.c.interval == interval, bars.c.symbol.in_(names)
-    )
+    of_each = select(_newest(source, interval).label("time")).where(symbols.c.symbol.in_(names)).subquery()
     with engine.connect() as connection:
-        newest = connection.scalar(query)
+        newest = connection.scalar(select(func.max(of_each.c.time)))
     return newest.date() if newest else None
+
+
+def _newest(source: str, interval: str) -> ScalarSelect[datetime]:
+    """Of the symbol that is looked at: one step into the index each, however many bars there are. EXISTS could become a
+    join, and has: of everything with everything, as long as PostgreSQL had no statistics of a new table."""
+    same = [bars.c.symbol == symbols.c.symbol, bars.c.source == source, bars.c.interval == interval]
+    return select(bars.c.time).where(*same).order_by(bars.c.time.desc()).limit(1).correlate(symbols).scalar_subquery()
 
 
 def series(engine: Engine, keep_days: int) -> list[Series]:

@@ -1,34 +1,40 @@
-"""The warehouse on SQLite: loads can be repeated, times are UTC, a batch is written whole or not at all."""
+"""The warehouse on SQLite and PostgreSQL: loads can be repeated, times are UTC, a batch is written whole or not at all."""
 
 from __future__ import annotations
 
-import threading
+import math
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, func, insert, inspect, select
+from sqlalchemy import Engine, func, insert, select
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.schema import CreateTable
 
-from flows.market_data import warehouse
+from flows.market_data import upserts, warehouse
+from flows.market_data.connection import engine_of
 from flows.market_data.indicators import compute
 from tests.flows.frames import LAST_DAY, LONG_AGO, apple, bars, day
+
+if TYPE_CHECKING:
+    from tests.postgres import PostgreSQL
+
+pytest_plugins = ["tests.postgres"]
 
 IN_MEMORY = "sqlite://"
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    with opened() as engine:
+def engine(url: str) -> Iterator[Engine]:
+    with opened(url) as engine:
         yield engine
 
 
@@ -95,14 +101,14 @@ def test_no_bars_are_no_error(engine: Engine) -> None:
 
 
 def test_a_load_that_fails_in_its_last_row_leaves_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warehouse, "BATCH", 2)
+    monkeypatch.setattr(upserts, "BATCH", 2)
     with pytest.raises(IntegrityError):
         warehouse.upsert_bars(engine, "AAPL", "sample", bars({}, {}, {}, {}, {"close": None}))
     assert count(engine) == 0
 
 
 def test_a_load_of_many_batches_counts_all_of_them(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warehouse, "BATCH", 100)
+    monkeypatch.setattr(upserts, "BATCH", 100)
     assert warehouse.upsert_bars(engine, "AAPL", "sample", apple()) == 3270
     assert count(engine) == 3270
 
@@ -116,7 +122,7 @@ def test_a_time_in_another_zone_is_the_same_moment_in_utc(engine: Engine) -> Non
 
 
 def test_a_time_without_a_zone_is_refused(engine: Engine) -> None:
-    with pytest.raises(StatementError, match="has no time zone"):
+    with pytest.raises(ValueError, match="has no time zone"):
         warehouse.upsert_bars(engine, "AAPL", "sample", bars({"time": datetime(2010, 7, 1)}))
 
 
@@ -156,42 +162,19 @@ def test_age_counts_from_the_newest_bar_of_each_source(engine: Engine) -> None:
     assert count(engine) == 4
 
 
-def test_two_runs_that_start_at_once_make_one_warehouse(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'new' / 'folder' / 'warehouse.db'}"
-    together, errors = threading.Barrier(4), []
-
-    def start(number: int) -> None:
-        together.wait()
-        try:
-            with opened(url) as engine:
-                warehouse.upsert_bars(engine, f"S{number}", "sample", bars({}, {}))
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=start, args=[number]) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    with opened(url) as engine:
-        assert warehouse.symbols_of(engine, "sample") == ["S0", "S1", "S2", "S3"]
-        assert set(inspect(engine).get_table_names()) == {"symbols", "bars", "indicators"}
-
-
 @pytest.mark.parametrize(
-    ("url", "message"),
+    ("wrong", "message"),
     [
         ("hunter2", "expected something like sqlite:"),
-        ("nosuch://me:hunter2@host/db", "can be on sqlite or postgresql, not on nosuch"),
-        ("mysql://me:hunter2@host/db", "can be on sqlite or postgresql, not on mysql"),
-        ("postgresql+nosuch://me:hunter2@host/db", "expected something like sqlite:"),
-        ("postgresql+pg8000://me:hunter2@host/db", "needs the package 'pg8000'"),
+        ("nosuch://me:hunter2@host/db", "on sqlite:// or postgresql://.*, not on nosuch://"),
+        ("postgresql+asyncpg://me:hunter2@host/db", "by psycopg 3.*, not on postgresql\\+asyncpg://"),
+        ("postgresql://me:un@hunter2@host/db", "more than one @: in a password it is written %40"),
+        ("postgresql://me@host:hunter2/db", "expected something like sqlite:"),
     ],
 )
-def test_a_url_that_cannot_work_is_explained_without_its_password(url: str, message: str) -> None:
+def test_a_url_that_cannot_work_is_explained_without_its_password(wrong: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        warehouse.connect(url)
+        warehouse.connect(wrong)
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -208,3 +191,106 @@ def test_a_bar_without_a_symbol_is_refused(engine: Engine) -> None:
     row = {"symbol": "NOPE", "source": "sample", "interval": "1d", "time": day(1), "volume": 1}
     with pytest.raises(IntegrityError), engine.begin() as connection:
         connection.execute(insert(warehouse.bars), [row | dict.fromkeys(("open", "high", "low", "close"), 1.0)])
+
+
+def test_a_wrong_password_is_in_no_error_and_no_log(postgresql: PostgreSQL, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    url = postgresql.url(password="hunter2")
+    with pytest.raises(OperationalError, match="password authentication failed") as caught:
+        warehouse.connect(url)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + caplog.text
+
+
+def test_nor_is_a_right_one_when_a_statement_fails(postgresql: PostgreSQL, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    with opened(postgresql.new_database()) as engine, pytest.raises(IntegrityError) as caught:
+        warehouse.upsert_bars(engine, "AAPL", "sample", bars({"close": None}))
+    seen = "".join(traceback.format_exception(caught.value)) + caplog.text + repr(engine) + str(engine.url)
+    assert postgresql.password not in seen
+
+
+def test_a_password_among_the_options_is_hidden_like_any_other() -> None:
+    engine = engine_of("postgresql://me@127.0.0.1:9/db?password=hunter2&sslmode=disable")
+    assert "hunter2" not in repr(engine) + repr(engine.url) + str(engine.url)
+    assert (engine.url.password, dict(engine.url.query)) == ("hunter2", {"sslmode": "disable"})
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_each_way_to_write_postgresql_is_psycopg_3(scheme: str) -> None:
+    engine = engine_of(f"{scheme}://me:secret@127.0.0.1:9/db")
+    assert engine.driver == "psycopg"
+
+
+def test_many_symbols_are_one_call_and_a_repeat_changes_nothing(engine: Engine) -> None:
+    frames = [("B", bars({}, {})), ("A", bars({}, {}, {})), ("EMPTY", bars({}).head(0))]
+    assert warehouse.upsert_bars_of_many(engine, "sample", frames) == 5
+    assert warehouse.upsert_bars_of_many(engine, "sample", frames) == 0
+    frames[0] = ("B", bars({}, {"close": 10.5}, {}))
+    assert warehouse.upsert_bars_of_many(engine, "sample", frames) == 2
+    assert everything(engine, "A", "B")["close"].tolist() == [11.0, 11.0, 11.0, 11.0, 10.5, 11.0]
+
+
+def test_a_batch_is_whole_symbols_and_frames_are_made_when_their_turn_comes() -> None:
+    made: list[str] = []
+
+    def frames() -> Iterator[tuple[str, pd.DataFrame]]:
+        for symbol in "ABCDE":
+            made.append(symbol)
+            yield symbol, bars({}, {})
+
+    batches = upserts.in_batches(frames(), rows=5)
+    assert list(next(batches)) == ["A", "B"]
+    assert made == ["A", "B", "C"]
+    assert [list(batch) for batch in batches] == [["C", "D"], ["E"]]
+
+
+def test_a_symbol_that_comes_twice_is_written_twice_and_the_last_counts(engine: Engine) -> None:
+    frames = [("A", bars({}, {})), ("A", bars({"close": 10.5}))]
+    assert warehouse.upsert_bars_of_many(engine, "sample", frames) == 3
+    assert everything(engine, "A")["close"].tolist() == [10.5, 11.0]
+
+
+def test_of_two_bars_with_one_time_the_last_counts(engine: Engine) -> None:
+    twice = bars({}, {"time": day(1), "close": 10.5})
+    assert warehouse.upsert_bars(engine, "A", "sample", twice) == 1
+    assert everything(engine, "A")["close"].tolist() == [10.5]
+
+
+@pytest.mark.parametrize(("given", "kept"), [(7, 7), (7.0, 7), (7.4, 7), (7.6, 8), (3e9, 3_000_000_000)])
+def test_a_volume_is_whole_shares(engine: Engine, given: float, kept: int) -> None:
+    warehouse.upsert_bars(engine, "A", "sample", bars({"volume": given}))
+    assert everything(engine, "A")["volume"].tolist() == [kept]
+
+
+MISSING = {"time": pd.Series([day(1), pd.NaT]), "close": math.nan, "volume": math.nan}
+
+
+@pytest.mark.parametrize("column", MISSING)
+def test_a_missing_value_is_refused(engine: Engine, column: str) -> None:
+    with pytest.raises(IntegrityError):
+        warehouse.upsert_bars(
+            engine, "A", "sample", bars({}, {}).astype({"volume": float}).assign(**{column: MISSING[column]})
+        )
+    assert count(engine) == 0
+
+
+@pytest.mark.parametrize("number", [0.1 + 0.2, math.pi, 5e-324, 1.7976931348623157e308, 123456789.12345679])
+def test_a_price_comes_back_to_the_last_bit(engine: Engine, number: float) -> None:
+    warehouse.upsert_bars(engine, "A", "sample", bars({"close": number}))
+    assert everything(engine, "A")["close"].tolist() == [number]
+
+
+@pytest.mark.parametrize("symbol", ["BRK.B", 'A"B', "A,B", "A\\B", "\\.", "A'B", "Ä", "%s", "?"])
+def test_any_symbol_comes_back_as_it_was(engine: Engine, symbol: str) -> None:
+    assert warehouse.upsert_bars(engine, symbol, "sample", bars({}, {})) == 2
+    assert warehouse.symbols_of(engine, "sample") == [symbol]
+    assert everything(engine, symbol)["symbol"].tolist() == [symbol, symbol]
+
+
+def test_both_databases_hold_the_same(postgresql: PostgreSQL) -> None:
+    found = []
+    for url in (IN_MEMORY, postgresql.new_database()):
+        with opened(url) as engine:
+            warehouse.upsert_bars_of_many(engine, "sample", [("AAPL", apple()), ("A", bars({}, {}))])
+            found.append(everything(engine, "AAPL", "A"))
+    pd.testing.assert_frame_equal(*found, check_exact=True)
