@@ -151,8 +151,8 @@ def _doings(samples: list[Sample]) -> dict[str, Value]:
 
 
 def writes(calls: Mapping[str, int]) -> int:
-    """Reads are GET, and POST to what ends in filter."""
-    return sum(n for call, n in calls.items() if not call.startswith("GET ") and not call.endswith("filter"))
+    """Reads are GET, and POST to what ends in filter or count."""
+    return sum(n for call, n in calls.items() if not call.startswith("GET ") and not call.endswith(("filter", "count")))
 
 
 def table(samples: Sequence[Sample], found: Mapping[str, Value]) -> str:

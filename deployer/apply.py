@@ -230,8 +230,8 @@ def _due_soon(client: Client, changes: list[Change]) -> frozenset[str]:
     now = client.now()
     active = {c.live.id: c.live.extra["updated"] for c in changes if c.live and _scheduled(c.live.fields)}
     due = {run["deployment_id"] for run in runs.due(client, active, now - LOOK, now + SOON)} if active else set()
-    fresh = {id for id, updated in active.items() if id not in due and updated > now - 2 * SOON}
-    return frozenset(due | (fresh - runs.provided(client, fresh, now) if fresh else fresh))
+    fresh = [id for id, updated in active.items() if id not in due and updated > now - 2 * SOON]
+    return frozenset(due | (set(fresh) - runs.provided(client, fresh, now)))
 
 
 def _scheduled(fields: Fields) -> bool:

@@ -1296,6 +1296,16 @@ def test_deployments_are_found_by_name_and_tag(
         deploy(api, flow, name=name, tags=tags)
     query = {"flows": {"name": {"any_": [flow]}}, "deployments": wanted}
     assert [one["name"] for one in ok(api.post("/deployments/filter", json=query))] == found
+    assert ok(api.post("/deployments/count", json=query)) == len(found)
+
+
+def test_a_deployment_with_many_waiting_runs_counts_once(api: httpx.Client, unique: Unique) -> None:
+    flow = unique("flow")
+    some, none = (deploy(api, flow, name=name, schedules=[every(20)]) for name in ("some", "none"))
+    assert len(schedule(api, some, start_time="2040-01-01T00:00:00Z", end_time="2040-01-01T01:00:00Z")) > 1
+    late = {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"after_": "2039-12-31T00:00:00Z"}}
+    query = {"deployments": {"id": {"any_": [some["id"], none["id"]]}}, "flow_runs": late}
+    assert ok(api.post("/deployments/count", json=query)) == 1
 
 
 def test_deployments_are_found_by_pool_and_by_either_name(api: httpx.Client, unique: Unique) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,14 +23,23 @@ def due(client: Client, deployments: Collection[str], since: datetime | None, un
     return [run for group in _groups(deployments) for run in _made(client, group, chosen)]
 
 
-def provided(client: Client, deployments: Collection[str], since: datetime) -> set[str]:
-    """Which of these deployments have runs waiting that are due after that: the server makes all of one's runs together."""
+def provided(client: Client, deployments: Sequence[str], since: datetime) -> set[str]:
+    """Which of these deployments have runs waiting that are due after that: the server makes all of one's runs together.
+
+    Counted first, as all or none usually have: to list two hundred deployments takes the server a second. In small groups, in the
+    order given: what the server's scheduler has not come to yet was written together.
+    """
+    found: set[str] = set()
     chosen = {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"after_": since.isoformat()}}
-    pages = (
-        client.pages("/deployments/filter", {"deployments": {"id": {"any_": group}}, "flow_runs": chosen})
-        for group in _groups(deployments)
-    )
-    return {deployment["id"] for page in pages for deployment in page}
+    for start in range(0, len(deployments), 50):
+        group = deployments[start : start + 50]
+        body = {"deployments": {"id": {"any_": list(group)}}, "flow_runs": chosen}
+        have = client.request("POST", "/deployments/count", body)
+        if have == len(group):
+            found |= set(group)
+        elif have:
+            found |= {deployment["id"] for deployment in client.pages("/deployments/filter", body)}
+    return found
 
 
 def made(client: Client, deployment: str, since: datetime) -> list[dict[str, Any]]:

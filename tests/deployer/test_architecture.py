@@ -259,7 +259,7 @@ def called_so(base: str, name: str) -> frozenset[Function]:
 
 @cache
 def writes(function: Function) -> bool:
-    """Does it send a request that changes something? Reads are GETs and POSTs to a filter."""
+    """Does it send a request that changes something? Reads are GETs and POSTs to a filter or a count."""
     asked = [n for n in ast.walk(functions()[function]) if isinstance(n, ast.Call) and ast.unparse(n.func) in REQUEST]
     if function == PAGES:
         return False
@@ -274,7 +274,7 @@ REQUEST = {"self.request", "client.request", "self.client.request"}
 
 def is_read(call: ast.Call) -> bool:
     method = ast.unparse(call.args[0])
-    return method == "'GET'" or (method == "'POST'" and path_of(call.args[1]).endswith("/filter"))
+    return method == "'GET'" or (method == "'POST'" and path_of(call.args[1]).endswith(("/filter", "/count")))
 
 
 def test_requests_are_made_in_no_other_words() -> None:

@@ -144,6 +144,10 @@ def find(call: Call) -> Answer:
     return Answer(200, [shape(call.store, row) for row in rows])
 
 
+def count(call: Call) -> Answer:
+    return Answer(200, len(related.deployments(call.store, call.body(DeploymentQuery, optional=True))))
+
+
 def read(call: Call) -> Answer:
     return Answer(200, shape(call.store, one(call)))
 
@@ -365,6 +369,7 @@ def _set_schedules(store: Store, deployment: Row, body: DeploymentUpdate) -> Non
 ROUTES = (
     Route("POST", "/deployments/", create, writes=True),
     Route("POST", "/deployments/filter", find),
+    Route("POST", "/deployments/count", count),
     Route("GET", "/deployments/{id}", read),
     Route("GET", "/deployments/name/{flow}/{name}", read_by_name),
     Route("PATCH", "/deployments/{id}", update, writes=True),

@@ -166,7 +166,9 @@ def test_a_write_that_fails_halfway_leaves_the_runs_in_place(stage: Stage) -> No
 
 def test_what_is_due_is_looked_up_again_when_writing_takes_long(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between a look and a write at most so much time may pass that the server's own scheduler is sure to come before the run."""
-    entries = [stage.entry(name=name, schedules=[every(3600)]) for name in "abcdefghij"]  # more than are written at a time
+    entries = [
+        stage.entry(name=name, schedules=[every(3600)]) for name in "abcdefghij"
+    ]  # more than are written at a time
     stage.release(*entries)
     assert looks(stage, *entries) == 1
     monkeypatch.setattr(engine, "LOOK", timedelta(seconds=0.2))
