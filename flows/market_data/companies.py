@@ -24,9 +24,10 @@ def upsert_company_information(engine: Engine, source: str, facts: Mapping[str, 
     return _upsert(engine, company_information, facts, {"source": source})
 
 
-def upsert_key_statistics(engine: Engine, source: str, day: date, facts: Mapping[str, Facts]) -> int:
-    """The figures of one day for each symbol, as above; other days' stay."""
-    return _upsert(engine, key_statistics, facts, {"source": source, "day": day})
+def upsert_key_statistics(engine: Engine, source: str, facts: Mapping[str, Facts], day: date) -> int:
+    """The figures of one day for each symbol, as above; other days' stay. `day` is for facts that don't say their own."""
+    dated = {symbol: {**told, "day": told.get("day") or day} for symbol, told in facts.items()}
+    return _upsert(engine, key_statistics, dated, {"source": source})
 
 
 def add_symbols(connection: Connection, names: Iterable[str]) -> None:
@@ -47,7 +48,7 @@ def _row(into: Table, told: Facts, key: Facts) -> dict[str, Any]:
     """Every column, so that a fact that is no longer told does not stay."""
     known = {each.name: _value(told.get(each.name)) for each in into.columns if each.name not in (*key, OTHER)}
     rest = {name: _plain(value) for name, value in told.items() if name not in known and name not in key}
-    return {**key, **known, OTHER: rest or None}
+    return {**key, **known, OTHER: {name: value for name, value in rest.items() if value is not None} or None}
 
 
 def _value(value: Any) -> Any:

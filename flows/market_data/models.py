@@ -61,7 +61,9 @@ KnownSymbol = Annotated[str, mapped_column(ForeignKey("symbols.symbol"), primary
 Source = Annotated[str, mapped_column(String(32), primary_key=True)]
 Interval = Annotated[str, mapped_column(String(8), primary_key=True)]  # 1d, 1h
 Name = Annotated[str | None, mapped_column(String(255))]
-Other = Annotated[dict[str, Any] | None, mapped_column(JSON().with_variant(JSONB(), "postgresql"))]
+Other = Annotated[
+    dict[str, Any] | None, mapped_column(JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql"))
+]
 
 
 class Base(DeclarativeBase):
@@ -119,6 +121,9 @@ class CompanyInformation(Base):
     website: Mapped[str | None]
     employees: Mapped[int | None]
     listed: Mapped[date | None]  # the first day on the exchange
+    delisted: Mapped[date | None]  # the last
+    first_bar: Mapped[date | None]  # the first day that the source has, which may be long after the listing
+    last_bar: Mapped[date | None]
     description: Mapped[str | None]
     other: Mapped[Other]  # what only this source tells, by its own names
 
@@ -131,6 +136,7 @@ class KeyStatistics(Base):
     symbol: Mapped[KnownSymbol]
     source: Mapped[Source]
     day: Mapped[date] = mapped_column(primary_key=True)
+    last_price: Mapped[float | None]
     market_cap: Mapped[float | None]
     enterprise_value: Mapped[float | None]
     shares_outstanding: Mapped[float | None]

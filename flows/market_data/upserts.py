@@ -8,6 +8,7 @@ transaction.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +23,7 @@ from flows.market_data.models import UtcTime
 if TYPE_CHECKING:
     import pandas as pd
 
-BATCH = 25_000
+BATCH = 50_000
 """Rows that are in memory in a second form at once, and the rows of a transaction that holds many symbols."""
 
 STAGING = "staging_of_an_upsert"
@@ -94,15 +95,21 @@ def _copy_and_merge(connection: Connection, into: Table, frame: pd.DataFrame, sa
 
 
 def _copy(connection: Connection, statement: str, texts: Iterable[memoryview]) -> None:
-    """SQLAlchemy knows no COPY: the driver does it, and its errors are made SQLAlchemy's."""
+    """SQLAlchemy knows no COPY."""
+    with _driver(connection, statement) as cursor, cursor.copy(statement) as copy:
+        for text in texts:
+            copy.write(text)
+
+
+@contextmanager
+def _driver(connection: Connection, statement: str) -> Iterator[Any]:
+    """The driver's own cursor, in the same transaction; its errors are made SQLAlchemy's."""
     driver: Any = connection.dialect.dbapi
-    cursor: Any = connection.connection.cursor()
-    try:
-        with cursor, cursor.copy(statement) as copy:
-            for text in texts:
-                copy.write(text)
-    except driver.Error as error:
-        raise DBAPIError.instance(statement, None, error, driver.Error, dialect=connection.dialect) from error
+    with closing(connection.connection.cursor()) as cursor:
+        try:
+            yield cursor
+        except driver.Error as error:
+            raise DBAPIError.instance(statement, None, error, driver.Error, dialect=connection.dialect) from error
 
 
 @cache
@@ -134,9 +141,10 @@ def _executemany(connection: Connection, into: Table, frame: pd.DataFrame, same:
     changed = 0
     for part in _parts(frame):
         columns = (repeat(same[n], len(part)) if n in same else _sqlite_list(values(into.c[n], part[n])) for n in names)
-        rows = list(zip(*columns, strict=True))
-        result = connection.exec_driver_sql(statement, rows, execution_options=COUNTED)
-        changed += result.rowcount
+        with _driver(
+            connection, statement
+        ) as cursor:  # SQLAlchemy would want a list of rows: slower, and all in memory
+            changed += cursor.executemany(statement, zip(*columns, strict=True)).rowcount
     return changed
 
 

@@ -8,7 +8,7 @@ from math import nan
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Table, select
+from sqlalchemy import Engine, Table, select, text
 from sqlalchemy.exc import StatementError
 
 from flows.market_data import warehouse
@@ -53,10 +53,10 @@ def test_the_newest_information_replaces_the_one_before_and_equal_counts_as_noth
 
 
 def test_statistics_are_kept_for_each_day_and_source(engine: Engine) -> None:
-    facts = {"AAPL": {"market_cap": 4.04e11, "beta": nan, "when": SATURDAY}}
+    facts = {"AAPL": {"market_cap": 4.04e11, "beta": nan, "when": SATURDAY, "who": None}}
     for source, day in [("yahoo", FRIDAY), ("yahoo", SATURDAY), ("polygon", FRIDAY)]:
-        assert warehouse.upsert_key_statistics(engine, source, day, facts) == 1
-        assert warehouse.upsert_key_statistics(engine, source, day, facts) == 0
+        assert warehouse.upsert_key_statistics(engine, source, facts, day) == 1
+        assert warehouse.upsert_key_statistics(engine, source, facts, day) == 0
     rows = told(engine, warehouse.key_statistics)
     assert [(row["source"], row["day"]) for row in rows] == [
         ("polygon", FRIDAY),
@@ -65,6 +65,18 @@ def test_statistics_are_kept_for_each_day_and_source(engine: Engine) -> None:
     ]
     assert rows[0]["market_cap"] == 4.04e11 and "beta" not in rows[0]
     assert rows[0]["other"] == {"when": "2013-03-02"}
+
+
+def test_statistics_that_say_their_day_are_of_that_day(engine: Engine) -> None:
+    facts: dict[str, dict[str, Any]] = {
+        "AAPL": {"symbol": "AAPL", "day": FRIDAY, "beta": 1.2},
+        "IBM": {"day": None, "beta": 0.7},
+    }
+    assert warehouse.upsert_key_statistics(engine, "yahoo", facts, SATURDAY) == 2
+    assert told(engine, warehouse.key_statistics) == [
+        {"symbol": "AAPL", "source": "yahoo", "day": FRIDAY, "beta": 1.2},
+        {"symbol": "IBM", "source": "yahoo", "day": SATURDAY, "beta": 0.7},
+    ]
 
 
 def test_no_companies_are_no_error(engine: Engine) -> None:
@@ -76,3 +88,9 @@ def test_facts_that_fail_for_one_company_are_written_for_none(engine: Engine) ->
         warehouse.upsert_company_information(engine, "yahoo", {"AAPL": APPLE, "IBM": {"unheard of": object()}})
     assert told(engine, warehouse.company_information) == []
     assert told(engine, warehouse.symbols) == []
+
+
+def test_nothing_else_told_is_null_and_not_a_text_that_says_so(engine: Engine) -> None:
+    warehouse.upsert_company_information(engine, "yahoo", {"IBM": {"name": "IBM"}})
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM company_information WHERE other IS NULL")) == 1

@@ -14,6 +14,7 @@ depends_on = None
 MOMENT = sa.DateTime(timezone=True)
 OTHER = sa.JSON().with_variant(JSONB(), "postgresql")
 STATISTICS = (
+    "last_price",
     "market_cap",
     "enterprise_value",
     "shares_outstanding",
@@ -40,7 +41,7 @@ def upgrade() -> None:
         ),
         sa.Column("website", sa.Text),
         sa.Column("employees", sa.BigInteger),
-        sa.Column("listed", sa.Date),
+        *(sa.Column(name, sa.Date) for name in ("listed", "delisted", "first_bar", "last_bar")),
         sa.Column("description", sa.Text),
         sa.Column("other", OTHER),
     )
