@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Engine, Table, select, text
 from sqlalchemy.exc import StatementError
 
-from flows.market_data import warehouse
+from flows.market_data import models, warehouse
+from flows.market_data.providers import facts
 
 pytest_plugins = ["tests.postgres"]
 
@@ -94,3 +95,8 @@ def test_nothing_else_told_is_null_and_not_a_text_that_says_so(engine: Engine) -
     warehouse.upsert_company_information(engine, "yahoo", {"IBM": {"name": "IBM"}})
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM company_information WHERE other IS NULL")) == 1
+
+
+def test_every_fact_that_providers_tell_has_a_column() -> None:
+    assert set(facts.COMPANY) <= set(models.CompanyInformation.__table__.columns.keys())
+    assert set(facts.STATISTICS) <= set(models.KeyStatistics.__table__.columns.keys())
