@@ -29,7 +29,7 @@ check: setup ## Lint, format, types, file hygiene and the lock: every hook on ev
 format: setup ## Mend what the linter and the formatter can mend
 	@$(RUN) -m ruff check --fix --quiet; $(RUN) -m ruff format
 
-bench: setup ## Measure the deploy engine; writes bench/results.json
+bench: setup ## Measure deploys and loads; writes bench/results.json
 	@$(RUN) -m bench
 
 up: setup ## Start the local Prefect APIs (dev, qa, prod) and their workers

@@ -1,10 +1,22 @@
-"""`python -m bench`: every benchmark, one after the other."""
+"""`python -m bench [deploy|warehouse] [options]`: one benchmark, or every one after the other."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import deploy
+from bench import deploy, warehouse
+
+BENCHMARKS = {"deploy": deploy.main, "warehouse": warehouse.main}
+
+
+def main(words: list[str]) -> int:
+    if words and words[0] in BENCHMARKS:
+        return BENCHMARKS[words[0]](words[1:])
+    if words:
+        print(f"bench: '{words[0]}' is none of {', '.join(BENCHMARKS)}; without a name all run, with their defaults.")
+        return 2
+    return max(run([]) for run in BENCHMARKS.values())
+
 
 if __name__ == "__main__":
-    sys.exit(deploy.main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """How fast a deploy is: this tool, `prefect deploy --all`, a loop of `.deploy()`, and the same calls bare.
 
-    python bench/deploy.py [--sizes 50,200] [--databases sqlite,postgresql] [--rounds 3]
+    python -m bench deploy [--sizes 50,200] [--databases sqlite,postgresql] [--rounds 3]
 
 On one running server a database, in one run. The measurements of one action follow each other, contender by contender,
 in an order that turns from round to round. docs/performance.md says what is compared, and how.
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="bench/deploy.py", description="Measure how fast deploys are.")
+    top = argparse.ArgumentParser(prog="bench deploy", description="Measure how fast deploys are.")
     top.add_argument("--sizes", type=_numbers, default=[50, 200], metavar="N,N", help="deployments (default: 50,200)")
     top.add_argument("--databases", type=_databases, default=list(DATABASES), metavar="NAME,NAME", help="default: both")
     top.add_argument("--rounds", type=int, default=3, metavar="N", help="times everything is measured (default: 3)")
@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--results",
         type=Path,
-        default=Path(__file__).with_name("results.json"),
+        default=report.RESULTS,
         metavar="FILE",
         help="where names are added",
     )

@@ -22,6 +22,9 @@ DATABASES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 PLAIN = "postgresql"
 """The database whose results also carry names without a database."""
 
+RESULTS = Path(__file__).with_name("results.json")
+"""All benchmarks add their names to it."""
+
 JUDGED = 200
 """The number of deployments that what is wanted speaks of."""
 
@@ -204,6 +207,11 @@ def _calls_lines(samples: list[Sample]) -> list[str]:
             f"{loaded} checkouts, at most {memory['parent']:.0f} MB{loader}\n    {calls}"
         )
     return lines
+
+
+def value_line(name: str, value: Value) -> str:
+    """One number, with the judgement where something was wanted."""
+    return _judgement(name, value) if value.wanted is not None else f"       {name}: {value.value:g} {value.unit}"
 
 
 def _judgement(name: str, value: Value) -> str:

@@ -6,6 +6,7 @@ other contenders get by without a frame where they can: the bare ones have their
 
 from __future__ import annotations
 
+import argparse
 import gc
 import io
 import resource
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sqlalchemy import Engine, text
 
-from bench import servers
+from bench import report, servers
 from bench.report import Value
 from flows.market_data import warehouse
 from flows.market_data.upserts import upsert_statement
@@ -39,6 +40,25 @@ ONE_IN = 20
 
 Frames = list[tuple[str, "pd.DataFrame"]]
 COLUMNS = ["symbol", "source", "interval", *warehouse.BAR]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints a line for each number, and adds them all to the results."""
+    top = argparse.ArgumentParser(prog="bench warehouse", description="Measure how fast bars are written.")
+    top.add_argument("--databases", default="postgresql,sqlite", metavar="NAME,NAME", help="default: both")
+    top.add_argument("--rounds", type=int, default=3, metavar="N", help="times everything is measured (default: 3)")
+    top.add_argument("--results", type=Path, default=report.RESULTS, metavar="FILE", help="where names are added")
+    words = top.parse_args(arguments)
+    chosen = words.databases.split(",")
+    if strange := set(chosen) - set(MEASURES):
+        top.error(f"{', '.join(sorted(strange))}: expected {', '.join(MEASURES)}")
+    if "postgresql" in chosen and servers.postgresql_programs() is None:
+        print("PostgreSQL is not on this machine (apt install postgresql); it is left out.", file=sys.stderr)
+        chosen.remove("postgresql")
+    found = measure(chosen, words.rounds)
+    print("\n".join(report.value_line(name, value) for name, value in found.items()))
+    report.merge(words.results, found)
+    return 0
 
 
 def measure(databases: Sequence[str], rounds: int = 3) -> dict[str, Value]:
@@ -263,5 +283,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--write"]:
         write(sys.argv[2], int(sys.argv[3]))
     else:
-        for name, value in measure(sys.argv[1:] or ["postgresql", "sqlite"]).items():
-            print(f"{name:<60} {value.value:>10} {value.unit}  {'' if value.wanted is None else value.wanted}")
+        sys.exit(main())
