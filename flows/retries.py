@@ -1,4 +1,10 @@
-"""How a task tries again: `@task(**TRIES_AGAIN)`. For what touches the outside: a pure step would fail again."""
+"""How a task tries again: `@task(**TRIES_AGAIN)`. For what touches the outside: a pure step would fail again.
+
+| | tries | waits before them, times 1 to 1.5 | for |
+|---|---|---|---|
+| TRIES_AGAIN | 4 | 2, 4, 8 s | a database, a server of one's own |
+| ASKS_AGAIN | 6 | 2, 4, 8, 16, 32 s: over a minute | a provider, whose plan counts requests by the minute |
+"""
 
 from __future__ import annotations
 
@@ -22,3 +28,4 @@ TRIES_AGAIN: dict[str, Any] = {
     "retry_condition_fn": may_pass,
     "cache_policy": NO_CACHE,  # engines and frames have no key, and what was fetched a while ago is no answer for today
 }
+ASKS_AGAIN: dict[str, Any] = {**TRIES_AGAIN, "retries": 5}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from threading import Lock
+from typing import Literal
 
 from prefect.blocks.system import Secret
 from prefect.concurrency.sync import concurrency, rate_limit
@@ -22,6 +24,8 @@ POLYGON_VARIABLE, YAHOO_VARIABLE = "POLYGON_URL", "YAHOO_URL"  # other addresses
 PROVIDER_VARIABLE = "market_data_provider"
 WRITE_LIMIT = "warehouse-writes"
 SECONDS_TO_GIVE_UP_A_TURN = 60  # of a run that was killed; the shortest that Prefect takes
+
+ProviderName = Literal["sample", "yahoo", "polygon"]
 
 
 def provider(name: str | None = None) -> Provider:
@@ -70,9 +74,17 @@ def warehouse_url() -> str:
     return told or f"sqlite:///{get_current_settings().home / 'warehouse.db'}"
 
 
-def turn_to_write() -> AbstractContextManager[None]:
-    """Wait for a slot of the global concurrency limit: so many runs may write to the warehouse at a time."""
-    return concurrency(WRITE_LIMIT, lease_duration=SECONDS_TO_GIVE_UP_A_TURN)
+@contextmanager
+def turn_to_write() -> Iterator[None]:
+    """Wait for a slot of the global concurrency limit: so many runs may write to the warehouse at a time.
+
+    The threads of one run queue up here, not at the server, which makes those who come too early wait for seconds.
+    """
+    with _one_of_this_process, concurrency(WRITE_LIMIT, lease_duration=SECONDS_TO_GIVE_UP_A_TURN):
+        yield
+
+
+_one_of_this_process = Lock()
 
 
 def turn_to_ask(limit: str) -> Turn:

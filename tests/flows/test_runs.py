@@ -26,8 +26,11 @@ from sqlalchemy import Engine, text
 from flows import settings
 from flows.analytics import indicators as analytics
 from flows.analytics.indicators import daily_indicators
-from flows.ingestion import sample as ingestion
-from flows.ingestion.sample import Load, sample_market_data, sentence
+from flows.ingestion import loading
+from flows.ingestion.orders import Order
+from flows.ingestion.outcomes import Outcome, sentence
+from flows.ingestion.sample import sample_market_data
+from flows.ingestion.steps import Run
 from flows.maintenance.cleanup import cleanup
 from flows.market_data import warehouse
 from flows.market_data.indicators import compute
@@ -107,13 +110,18 @@ def test_a_load_without_any_symbol_fails(at: Engine) -> None:
     assert state.message == "0 of 1 symbols loaded: 0 bars, 0 new or changed. Failed: NOPE."
 
 
-def test_a_dropped_connection_is_tried_again_and_a_wrong_symbol_is_not() -> None:
-    provider: Any = Unsteady(ConnectionError("reset by peer"))
-    fetched = ingestion.fetch.with_options(retry_delay_seconds=0)(provider, "IBM", date(2013, 2, 1), date(2013, 3, 1))
-    assert fetched.keys() == {"sample", "sample_adjusted"}
-    provider = Unsteady(ValueError("no such symbol"))
+def test_a_dropped_connection_is_tried_again_and_a_wrong_symbol_is_not(at: Engine) -> None:
+    orders = [Order("IBM", "1d", False, date(2013, 2, 1), date(2013, 3, 1))]
+    load = loading.load_symbol.with_options(retry_delay_seconds=0)
+    assert load(unsteady(at, ConnectionError("reset by peer")), "IBM", orders).bars == 20
     with pytest.raises(ValueError, match="no such symbol"):
-        ingestion.fetch.with_options(retry_delay_seconds=0)(provider, "IBM", date(2013, 2, 1), date(2013, 3, 1))
+        load(unsteady(at, ValueError("no such symbol")), "IBM", orders)
+    assert number(at, "select group_concat(status) from load_runs") == "failed,loaded,failed"
+
+
+def unsteady(engine: Engine, error: Exception) -> Run:
+    provider: Any = Unsteady(error)
+    return Run(engine.url.render_as_string(hide_password=False), provider)
 
 
 class Unsteady:
@@ -270,8 +278,9 @@ def test_the_report_names_what_is_missing_for_each_symbol() -> None:
 
 
 def test_rejected_bars_are_counted_by_reason() -> None:
-    row = Load("A", bars=3, rejected={"missing value": 2, "duplicate time": 1}, first=day(1).date()).row
+    row = Outcome("A", bars=3, rejected={"missing value": 2, "duplicate time": 1}, first=day(1).date()).row
     assert row["rejected"] == "2 missing value, 1 duplicate time"
     assert (row["status"], row["first"], row["last"]) == ("loaded", "2010-01-01", "")
-    assert Load("A").row["status"] == "no bars"
-    assert sentence([Load("A", 1500, 7)]) == "1 of 1 symbols loaded: 1,500 bars, 7 new or changed."
+    assert Outcome("A").row["status"] == "no bars"
+    assert Outcome("A", asked=False).row["status"] == "up to date"
+    assert sentence([Outcome("A", 1500, 7)]) == "1 of 1 symbols loaded: 1,500 bars, 7 new or changed."
