@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from flows.market_data import providers
-from flows.market_data.providers import errors
+from flows.market_data.providers import errors, facts
 
 
 @dataclass
@@ -24,6 +24,15 @@ class Stock:
 
     NAME = "stock"
     SYMBOLS = ("AAA", "BBB", "CCC")
+
+    def known_symbols(self) -> tuple[str, ...]:
+        return self.SYMBOLS
+
+    def company_information(self, symbol: str) -> dict[str, Any]:
+        return facts.company(symbol, name=f"{symbol} Inc.")
+
+    def key_statistics(self, symbol: str) -> dict[str, Any]:
+        return facts.statistics(symbol, market_cap=1e9)
 
     def today(self) -> date:
         return date(2024, 7, 5)
