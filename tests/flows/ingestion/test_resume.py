@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, select
 
 from flows.ingestion.loading import load_symbol, wanted
 from flows.ingestion.steps import Run
@@ -23,8 +23,11 @@ class Killed(BaseException):
     """Nothing catches it."""
 
 
-def at(path: Path) -> Run:
-    run = Run(f"sqlite:///{path}", Stock())
+pytest_plugins = ["tests.postgres"]
+
+
+def at(url: str) -> Run:
+    run = Run(url, Stock())
     warehouse.upgrade(run.engine)
     return run
 
@@ -36,9 +39,10 @@ def backfill(run: Run) -> None:
 
 def contents(run: Run) -> list[Any]:
     """All bars to the last bit, and the symbols: what is kept, apart from the notes of how it came."""
+    bars, symbols = warehouse.bars, warehouse.symbols.c.symbol
     with run.engine.connect() as connection:
-        bars = connection.execute(text("select * from bars order by symbol, source, interval, time")).all()
-        return [*bars, *connection.execute(text("select symbol from symbols order by symbol")).all()]
+        found = connection.execute(select(bars).order_by(*bars.primary_key)).all()
+        return [*found, *connection.execute(select(symbols).order_by(symbols)).all()]
 
 
 def kill_at(run: Run, statement: str, count: int) -> None:
@@ -57,7 +61,7 @@ def kill_at(run: Run, statement: str, count: int) -> None:
 
 @pytest.fixture(scope="module")
 def one_run(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    run = at(tmp_path_factory.mktemp("one") / "warehouse.db")
+    run = at(f"sqlite:///{tmp_path_factory.mktemp('one')}/warehouse.db")
     backfill(run)
     assert len(contents(run)) == 390 * SERIES + len(SYMBOLS)
     return contents(run)
@@ -77,22 +81,23 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     ],
 )
 def test_killed_at_a_statement_and_resumed_it_ends_as_in_one_run(
-    tmp_path: Path, one_run: list[Any], statement: str, count: int
+    url: str, one_run: list[Any], statement: str, count: int
 ) -> None:
-    run = at(tmp_path / "warehouse.db")
+    run = at(url)
     kill_at(run, statement, count)
     with pytest.raises(Killed):
         backfill(run)
     assert contents(run) != one_run
     backfill(run)
     assert contents(run) == one_run
+    run.engine.dispose()
 
 
 @pytest.mark.parametrize("asked", [0, 1, 3, 5])
 def test_killed_at_a_request_it_goes_on_with_that_request_and_repeats_no_other(
     tmp_path: Path, one_run: list[Any], asked: int
 ) -> None:
-    run = at(tmp_path / "warehouse.db")
+    run = at(f"sqlite:///{tmp_path}/warehouse.db")
     provider: Any = run.provider
     orders = [one for some in wanted(run, SYMBOLS, FIRST, LAST, ["1d"], incremental=True).values() for one in some]
     for order in orders[:asked]:
@@ -108,7 +113,7 @@ def test_killed_at_a_request_it_goes_on_with_that_request_and_repeats_no_other(
 
 
 def test_killed_again_and_again_each_time_one_series_later_it_still_ends(tmp_path: Path, one_run: list[Any]) -> None:
-    run = at(tmp_path / "warehouse.db")
+    run = at(f"sqlite:///{tmp_path}/warehouse.db")
     provider: Any = run.provider
     kills = 0
     while kills < SERIES:
