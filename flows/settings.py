@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
-from threading import Lock
 from typing import Literal
 
 from prefect.blocks.system import Secret
@@ -74,17 +73,13 @@ def warehouse_url() -> str:
     return told or f"sqlite:///{get_current_settings().home / 'warehouse.db'}"
 
 
-@contextmanager
-def turn_to_write() -> Iterator[None]:
-    """Wait for a slot of the global concurrency limit: so many runs may write to the warehouse at a time.
+def turn_to_write() -> AbstractContextManager[None]:
+    """Wait for a slot of the global concurrency limit: so many runs may write much to the warehouse at a time.
 
-    The threads of one run queue up here, not at the server, which makes those who come too early wait for seconds.
+    For what writes all that it has at once. A load that waits for its provider most of the time takes no turn: it would
+    keep others waiting for hours, and each of its own transactions is over in an instant.
     """
-    with _one_of_this_process, concurrency(WRITE_LIMIT, lease_duration=SECONDS_TO_GIVE_UP_A_TURN):
-        yield
-
-
-_one_of_this_process = Lock()
+    return concurrency(WRITE_LIMIT, lease_duration=SECONDS_TO_GIVE_UP_A_TURN)
 
 
 def turn_to_ask(limit: str) -> Turn:

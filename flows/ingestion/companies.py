@@ -43,8 +43,7 @@ class Told:
 def information(run: Run, symbol: str) -> Told:
     """The newest answer replaces the one before."""
     told = run.provider.company_information(symbol)
-    with run.turn():
-        changed = warehouse.upsert_company_information(run.engine, run.provider.NAME, {symbol: told})
+    changed = warehouse.upsert_company_information(run.engine, run.provider.NAME, {symbol: told})
     return Told(symbol, count(told), changed)
 
 
@@ -52,8 +51,7 @@ def statistics(run: Run, symbol: str) -> Told:
     """A row a trading day, that of the last price; the provider's today where it does not say."""
     told = run.provider.key_statistics(symbol)
     day = told["day"] or run.provider.today()
-    with run.turn():
-        changed = warehouse.upsert_key_statistics(run.engine, run.provider.NAME, day, {symbol: told})
+    changed = warehouse.upsert_key_statistics(run.engine, run.provider.NAME, day, {symbol: told})
     return Told(symbol, count(told), changed)
 
 

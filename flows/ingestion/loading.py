@@ -36,7 +36,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 def begin(provider: settings.ProviderName | None) -> Run:
     """A run on the provider of that name, or the environment's, and a warehouse whose tables are up to date."""
-    run = Run(settings.warehouse_url(), settings.provider(provider), flow_run.id, settings.turn_to_write)
+    run = Run(settings.warehouse_url(), settings.provider(provider), flow_run.id)
     warehouse.upgrade(run.engine)
     return run
 

@@ -10,6 +10,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import PositiveInt
 
+from flows import settings
 from flows.analytics.indicators import daily_indicators
 from flows.ingestion.loading import SYMBOLS_AT_A_TIME, begin, load, publish, wanted
 from flows.ingestion.outcomes import loaded, sentence
@@ -39,7 +40,8 @@ def sample_market_data(
     last = run.provider.today()
     first = last - timedelta(days=days_back)
     names = chosen(symbols, run.provider.SYMBOLS, max_symbols)
-    outcomes = load(run, wanted(run, names, first, last, [DAILY], incremental=False))
+    with settings.turn_to_write():
+        outcomes = load(run, wanted(run, names, first, last, [DAILY], incremental=False))
     publish(outcomes, f"Daily bars of provider `{run.provider.NAME}`, {first} to {last}")
     found = loaded(outcomes)
     if not found:

@@ -5,8 +5,8 @@ What is stored and the note that it is loaded are one transaction: a process tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -37,7 +37,6 @@ class Run:
     url: str = field(repr=False)  # of the warehouse; it may hold a password
     provider: Provider
     id: str | None = None  # of the flow run
-    turn: Callable[[], AbstractContextManager[None]] = nullcontext  # to write
     over: date = field(default_factory=lambda: today_at_the_exchange() - ONE_DAY)  # the newest day that can't change
 
     @property
@@ -99,7 +98,7 @@ def check(run: Run, part: Part) -> Part:
 def store(run: Run, part: Part) -> int:
     """Bars and the note of their load, both or neither. Answers how many bars were new or different."""
     order = part.order
-    with noted(run, order, part.started), run.turn():
+    with noted(run, order, part.started):
         load = note(run, order, part.started, *settled(run, order, len(part.bars)), rows=len(part.bars))
         source = run.provider.source(order.adjusted)
         return warehouse.upsert_bars(run.engine, order.symbol, source, part.bars, order.interval, load)
