@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Literal
 
 from prefect.blocks.system import Secret
 from prefect.concurrency.sync import concurrency, rate_limit
@@ -22,6 +23,8 @@ POLYGON_VARIABLE, YAHOO_VARIABLE = "POLYGON_URL", "YAHOO_URL"  # other addresses
 PROVIDER_VARIABLE = "market_data_provider"
 WRITE_LIMIT = "warehouse-writes"
 SECONDS_TO_GIVE_UP_A_TURN = 60  # of a run that was killed; the shortest that Prefect takes
+
+ProviderName = Literal["sample", "yahoo", "polygon"]
 
 
 def provider(name: str | None = None) -> Provider:
@@ -71,7 +74,11 @@ def warehouse_url() -> str:
 
 
 def turn_to_write() -> AbstractContextManager[None]:
-    """Wait for a slot of the global concurrency limit: so many runs may write to the warehouse at a time."""
+    """Wait for a slot of the global concurrency limit: so many runs may write much to the warehouse at a time.
+
+    For what writes all that it has at once. A load that waits for its provider most of the time takes no turn: it would
+    keep others waiting for hours, and each of its own transactions is over in an instant.
+    """
     return concurrency(WRITE_LIMIT, lease_duration=SECONDS_TO_GIVE_UP_A_TURN)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from datetime import date
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,13 @@ import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.concurrency._asyncio import AcquireConcurrencySlotTimeoutError
 from prefect.concurrency.sync import rate_limit
+from prefect.events import Event
+from prefect.events.clients import AssertingEventsClient
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import ParameterTypeError
 from prefect.settings import PREFECT_HOME, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
@@ -26,16 +30,26 @@ from sqlalchemy import Engine, text
 from flows import settings
 from flows.analytics import indicators as analytics
 from flows.analytics.indicators import daily_indicators
-from flows.ingestion import sample as ingestion
-from flows.ingestion.sample import Load, sample_market_data, sentence
+from flows.ingestion import loading
+from flows.ingestion.companies import weekly_reference_data
+from flows.ingestion.orders import Order
+from flows.ingestion.outcomes import Outcome, sentence
+from flows.ingestion.polygon import polygon_daily_ingestion, polygon_historical_backfill
+from flows.ingestion.sample import sample_market_data
+from flows.ingestion.steps import Run
+from flows.ingestion.yahoo import yahoo_market_data
 from flows.maintenance.cleanup import cleanup
 from flows.market_data import warehouse
 from flows.market_data.indicators import compute
-from flows.market_data.providers import errors, sample
+from flows.market_data.providers import errors, sample, today_at_the_exchange
 from flows.market_data.symbols import chosen
 from tests.flows.frames import apple, bars, day
-from tests.flows.providers.web import Web, serving
+from tests.flows.providers.test_yahoo import CHART, bar, chart, fresh  # noqa: F401  # a fixture: yfinance forgets
+from tests.flows.providers.web import Answer, Web, serving
 from tests.server import QUIET
+
+BARS = "/v2/aggs/ticker/{}/*"
+DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,6 +92,40 @@ def newest_table(key: str) -> list[dict[str, Any]]:
     return table
 
 
+def rows(engine: Engine, query: str) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def table(state: State, key: str) -> list[dict[str, Any]]:
+    """What the run published."""
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as client:
+        [found] = [one for one in client.read_artifacts(flow_run_filter=wanted) if one.key == key]
+    return json.loads(str(found.data))  # type: ignore[no-any-return]
+
+
+def polygon_bars(*days: date) -> dict[str, Any]:
+    stamps = [int(pd.Timestamp(day, tz="America/New_York").timestamp() * 1000) for day in days]
+    found = [{"o": 10.0, "h": 12.0, "l": 9.0, "c": 11.0, "v": 1000.0, "t": stamp} for stamp in stamps]
+    return {"status": "OK", "resultsCount": len(found), "results": found}
+
+
+@pytest.fixture
+def emitted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[Event]]]:
+    """The market-data events so far. They are kept instead of sent."""
+    worker = EventsWorker.instance(AssertingEventsClient)
+    monkeypatch.setattr(EventsWorker, "instance", lambda *_: worker)
+
+    def events() -> list[Event]:
+        worker.wait_until_empty()
+        client = AssertingEventsClient.last
+        return [event for event in client.events if event.event.startswith("market-data.")] if client else []
+
+    yield events
+    worker.drain()
+
+
 def test_a_load_fills_the_warehouse_and_its_repeat_changes_nothing(at: Engine) -> None:
     first = run(sample_market_data, days_back=365)
     again = run(sample_market_data, days_back=365, with_indicators=False)
@@ -107,13 +155,18 @@ def test_a_load_without_any_symbol_fails(at: Engine) -> None:
     assert state.message == "0 of 1 symbols loaded: 0 bars, 0 new or changed. Failed: NOPE."
 
 
-def test_a_dropped_connection_is_tried_again_and_a_wrong_symbol_is_not() -> None:
-    provider: Any = Unsteady(ConnectionError("reset by peer"))
-    fetched = ingestion.fetch.with_options(retry_delay_seconds=0)(provider, "IBM", date(2013, 2, 1), date(2013, 3, 1))
-    assert fetched.keys() == {"sample", "sample_adjusted"}
-    provider = Unsteady(ValueError("no such symbol"))
+def test_a_dropped_connection_is_tried_again_and_a_wrong_symbol_is_not(at: Engine) -> None:
+    orders = [Order("IBM", "1d", False, date(2013, 2, 1), date(2013, 3, 1))]
+    load = loading.load_symbol.with_options(retry_delay_seconds=0)
+    assert load(unsteady(at, ConnectionError("reset by peer")), "IBM", orders).bars == 20
     with pytest.raises(ValueError, match="no such symbol"):
-        ingestion.fetch.with_options(retry_delay_seconds=0)(provider, "IBM", date(2013, 2, 1), date(2013, 3, 1))
+        load(unsteady(at, ValueError("no such symbol")), "IBM", orders)
+    assert number(at, "select group_concat(status) from load_runs") == "failed,loaded,failed"
+
+
+def unsteady(engine: Engine, error: Exception) -> Run:
+    provider: Any = Unsteady(error)
+    return Run(engine.url.render_as_string(hide_password=False), provider)
 
 
 class Unsteady:
@@ -192,6 +245,123 @@ def test_a_flow_takes_its_bars_from_the_provider_of_the_environment(at: Engine, 
     assert polygon.paths("/v3") == ["/v3/reference/tickers/NOPE"]  # a wrong symbol is not tried again
 
 
+def test_one_failure_is_in_the_table_and_below_the_share_the_run_completes(at: Engine, polygon: Web) -> None:
+    polygon.on(BARS.format("AAPL"), polygon_bars(today_at_the_exchange() - DAY, today_at_the_exchange()))
+    polygon.on(BARS.format("NOPE"), {"status": "OK", "resultsCount": 0})
+    state = run(polygon_daily_ingestion, symbols=["AAPL", "NOPE"], days_back=6, max_failed_share=0.5)
+    assert state.is_completed(), state.message
+    assert state.message == "1 of 2 symbols loaded: 4 bars, 4 new or changed. Failed: NOPE."
+    assert [(one["symbol"], one["status"]) for one in table(state, "market-data-symbols")] == [
+        ("AAPL", "loaded"),
+        ("NOPE", "failed"),
+    ]
+    noted = rows(at, "select symbol, source, status, flow_run_id from load_runs order by symbol, source")
+    this = str(state.state_details.flow_run_id)
+    assert noted == [
+        ("AAPL", "polygon", "loaded", this),
+        ("AAPL", "polygon_adjusted", "loaded", this),
+        ("NOPE", "polygon", "failed", this),
+    ]
+
+
+def test_a_load_tells_by_an_event_which_symbols_have_new_bars(
+    at: Engine, polygon: Web, emitted: Callable[[], list[Event]]
+) -> None:
+    polygon.on(BARS.format("AAPL"), polygon_bars(today_at_the_exchange() - DAY))
+    run(polygon_daily_ingestion, symbols=["AAPL"], days_back=6, granularity="fine")
+    [event] = emitted()
+    assert event.event == "market-data.load.completed"
+    assert event.resource.id == "market-data.polygon"
+    assert event.payload == {
+        "provider": "polygon",
+        "source": "polygon",
+        "adjusted_source": "polygon_adjusted",
+        "intervals": ["1d"],
+        "symbols": ["AAPL"],
+        "bars": 2,
+        "changed": 2,
+    }
+
+
+def test_above_the_share_the_run_fails_and_says_what_was_allowed(at: Engine, polygon: Web) -> None:
+    polygon.on(BARS.format("AAPL"), polygon_bars(today_at_the_exchange() - DAY))
+    polygon.on(BARS.format("NOPE"), {"status": "OK", "resultsCount": 0})
+    state = run(polygon_daily_ingestion, symbols=["AAPL", "NOPE"], days_back=6)
+    assert state.is_failed()
+    assert str(state.message).endswith("Failed: NOPE. More than 20% may not fail.")
+    assert number(at, "select count(*) from bars") == 2
+
+
+@pytest.mark.parametrize("granularity", ["coarse", "fine"])
+def test_a_busy_provider_is_asked_again(
+    at: Engine, polygon: Web, granularity: loading.Granularity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for asking in (loading.load_symbol, loading.fetch):
+        monkeypatch.setattr(asking, "retry_delay_seconds", 0)
+    polygon.on(BARS.format("AAPL"), Answer(status=429), Answer(status=502), polygon_bars(today_at_the_exchange() - DAY))
+    state = run(polygon_daily_ingestion, symbols=["AAPL"], days_back=6, granularity=granularity)
+    assert state.message == "1 of 1 symbols loaded: 2 bars, 2 new or changed."
+    assert rows(at, "select status from load_runs order by id") == [("failed",), ("failed",), ("loaded",), ("loaded",)]
+
+
+def test_a_backfill_with_more_symbols_goes_on_where_it_was(at: Engine) -> None:
+    days = {"start_date": date(2012, 1, 1), "end_date": date(2013, 3, 31), "provider": "sample"}
+    assert run(polygon_historical_backfill, symbols=["IBM"], **days).message == (
+        "1 of 1 symbols loaded: 582 bars, 582 new or changed."
+    )
+    state = run(polygon_historical_backfill, symbols=["IBM", "FB"], granularity="fine", **days)
+    assert state.message == "2 of 2 symbols loaded: 392 bars, 392 new or changed."
+    assert [one["status"] for one in table(state, "market-data-symbols")] == ["up to date", "loaded"]
+    assert number(at, "select count(*) from load_runs") == 4
+
+
+def test_a_backfill_of_no_days_says_so(at: Engine) -> None:
+    state = run(polygon_historical_backfill, start_date=date(2013, 3, 2), end_date=date(2013, 3, 31), provider="sample")
+    assert state.is_failed()
+    assert "nothing from 2013-03-02 to 2013-03-01" in str(state.message)
+
+
+@pytest.fixture
+def yahoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A Yahoo of the test's own, with cookie and crumb."""
+    with serving() as web:
+        web.on("/", Answer(status=404, headers={"Set-Cookie": "A3=d=AQABB; Path=/"}))
+        web.on("/v1/test/getcrumb", "q7xTZ.4Wd1k")
+        monkeypatch.setenv("YAHOO_URL", web.url)
+        yield web
+
+
+def test_yahoos_hours_come_with_the_daily_bars_that_indicators_need(
+    at: Engine, yahoo: Web, emitted: Callable[[], list[Event]]
+) -> None:
+    yesterday = today_at_the_exchange() - DAY
+    hours = chart(bar(f"{yesterday} 09:30"), bar(f"{yesterday} 10:30"), hourly=True)
+    yahoo.on(CHART, hours, hours, chart(bar(f"{yesterday} 09:30")))
+    state = run(yahoo_market_data, symbols=["AAPL"])
+    assert state.message == "1 of 1 symbols loaded: 6 bars, 6 new or changed."
+    found = "select source, interval, count(*) from bars group by source, interval order by source, interval"
+    assert rows(at, found) == [
+        ("yahoo", "1d", 1),
+        ("yahoo", "1h", 2),
+        ("yahoo_adjusted", "1d", 1),
+        ("yahoo_adjusted", "1h", 2),
+    ]
+    assert [event.payload["intervals"] for event in emitted()] == [["1h", "1d"]]
+
+
+def test_the_weekly_reference_data_are_facts_and_figures_of_each_company(at: Engine) -> None:
+    state = run(weekly_reference_data, symbols=["IBM", "NOPE"], max_failed_share=0.5)  # the provider is the sample
+    assert state.is_completed()
+    assert state.message == (
+        "Company information of 1 of 2 symbols: 1 new or changed. Failed: NOPE. "
+        "Key statistics of 1 of 2 symbols: 1 new or changed. Failed: NOPE."
+    )
+    assert rows(at, "select symbol, source, day, high_52_weeks > 200 from key_statistics") == [
+        ("IBM", "sample", "2013-03-01", 1)
+    ]
+    assert "2013-03-01" in rows(at, "select other from company_information")[0][0]
+
+
 def test_a_provider_can_be_asked_at_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YAHOO_URL", "http://127.0.0.1:9")
     with pytest.raises(errors.ProviderDown, match="ConnectionError"):
@@ -213,11 +383,11 @@ def test_polygon_needs_its_key_and_says_where_it_belongs() -> None:
 def test_a_turn_is_waited_for_where_the_limit_exists_and_not_where_it_does_not() -> None:
     with get_client(sync_client=True) as client:
         client.create_global_concurrency_limit(
-            GlobalConcurrencyLimitCreate(name="yahoo-api", limit=1, slot_decay_per_second=0.001)
+            GlobalConcurrencyLimitCreate(name="slow-api", limit=1, slot_decay_per_second=0.001)
         )
     settings.turn_to_ask("no-such-limit")()
-    rate_limit("yahoo-api", timeout_seconds=5)  # takes the only slot, which comes back in a quarter of an hour
-    turn = settings.turn_to_ask("yahoo-api")
+    rate_limit("slow-api", timeout_seconds=5)  # takes the only slot, which comes back in a quarter of an hour
+    turn = settings.turn_to_ask("slow-api")
     assert isinstance(turn, partial)
     with pytest.raises(AcquireConcurrencySlotTimeoutError):
         turn(timeout_seconds=0.1)
@@ -270,8 +440,9 @@ def test_the_report_names_what_is_missing_for_each_symbol() -> None:
 
 
 def test_rejected_bars_are_counted_by_reason() -> None:
-    row = Load("A", bars=3, rejected={"missing value": 2, "duplicate time": 1}, first=day(1).date()).row
+    row = Outcome("A", bars=3, rejected={"missing value": 2, "duplicate time": 1}, first=day(1).date()).row
     assert row["rejected"] == "2 missing value, 1 duplicate time"
     assert (row["status"], row["first"], row["last"]) == ("loaded", "2010-01-01", "")
-    assert Load("A").row["status"] == "no bars"
-    assert sentence([Load("A", 1500, 7)]) == "1 of 1 symbols loaded: 1,500 bars, 7 new or changed."
+    assert Outcome("A").row["status"] == "no bars"
+    assert Outcome("A", asked=False).row["status"] == "up to date"
+    assert sentence([Outcome("A", 1500, 7)]) == "1 of 1 symbols loaded: 1,500 bars, 7 new or changed."
