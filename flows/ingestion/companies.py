@@ -50,8 +50,7 @@ def information(run: Run, symbol: str) -> Told:
 def statistics(run: Run, symbol: str) -> Told:
     """A row a trading day, that of the last price; the provider's today where it does not say."""
     told = run.provider.key_statistics(symbol)
-    day = told["day"] or run.provider.today()
-    changed = warehouse.upsert_key_statistics(run.engine, run.provider.NAME, day, {symbol: told})
+    changed = warehouse.upsert_key_statistics(run.engine, run.provider.NAME, {symbol: told}, run.provider.today())
     return Told(symbol, count(told), changed)
 
 
