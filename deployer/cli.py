@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import traceback
@@ -152,6 +153,10 @@ def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | 
         words = parser().parse_args(arguments)
     except SystemExit as done:
         return Exit.INVALID if done.code else Exit.DONE
+    given = sys.argv[1:] if arguments is None else arguments
+    if strange := next((word for word in given if _SURROGATE.search(word)), None):
+        print(f"error: the argument {strange!r} is not UTF-8.", file=sys.stderr)
+        return Exit.INVALID
     console = Console(getattr(words, "format", "text"), os.environ if variables is None else variables)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -175,6 +180,10 @@ def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | 
             f"This is a bug of prefect-platform {__version__}, not of your input. Please report it with the lines above."
         )
         return Exit.BUG
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes that are no text."""
 
 
 def _verb(words: argparse.Namespace, console: Console) -> Callable[[], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from deployer import github, render
-from deployer.errors import DeployError, Problem
+from deployer.errors import DeployError, InvalidInput, Problem
 from deployer.model import Outcome
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""All that moves the cursor or turns the text, but for the ends of our own lines and tabs."""
 
 COLOURS = {"+": "32", "~": "33", "-": "31", "=": "36"}
 
@@ -28,18 +32,22 @@ class Console:
     def result(self, text: Callable[[], str], markdown: Callable[[], str], data: Callable[[], Any]) -> None:
         """One result, in the format that was asked for; in GitHub Actions also in the step's summary."""
         forms: dict[str, Callable[[], str]] = {
-            "text": lambda: _coloured(text()),
-            "markdown": markdown,
+            "text": lambda: _coloured(self._plain(text())),
+            "markdown": lambda: self._plain(markdown()),
             "json": lambda: render.document(data()),
         }
         _say(forms[self.format](), sys.stdout)
         if self.in_github:
             github.write_summary(self.variables, markdown())
 
+    def document(self, data: Any) -> None:
+        """A result that has one form only."""
+        _say(render.document(data), sys.stdout)
+
     def before(self, plan: str) -> None:
         """What is about to be written: a result for people, and progress where the result is for machines."""
         if self.format == "text":
-            _say(_coloured(plan), sys.stdout)
+            _say(_coloured(self._plain(plan)), sys.stdout)
         else:
             self.note(plan.splitlines()[-1])
 
@@ -48,7 +56,12 @@ class Console:
             github.write_outputs(self.variables, outputs)
 
     def note(self, message: str) -> None:
-        _say(github.harmless(message) if self.in_github else message, sys.stderr)
+        _say(self._plain(message), sys.stderr)
+
+    def _plain(self, text: str) -> str:
+        """Names, reasons and exceptions are others' words: none of them may move the cursor, or speak to GitHub."""
+        shown = CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+        return github.harmless(shown) if self.in_github else shown
 
     def command(self, line: str) -> None:
         """To GitHub, which hears what begins with two colons."""
@@ -81,12 +94,18 @@ class Console:
                 self.command("::endgroup::")
 
 
-def _say(text: str, stream: TextIO) -> None:
+def _say(text: str, stream: TextIO | None) -> None:
     """A reader that has enough (`2>&1 | head`) must neither stop a deploy half-way nor hide how it ended."""
+    if stream is None:  # closed by whoever started us
+        return
     try:
         print(text, file=stream, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python fails once more when it ends
+        if stream is sys.stdout:
+            raise InvalidInput(f"The result cannot be written to standard output: {error.strerror}.") from None
 
 
 @contextmanager
@@ -108,7 +127,7 @@ def _bar(total: int, title: str) -> Iterator[Callable[[Outcome], None]]:
 
 def _coloured(text: str) -> str:
     """The plan's signs in colour, on a terminal that wants it."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if not sys.stdout or not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return "\n".join(_line(line) for line in text.splitlines())
 

@@ -286,6 +286,15 @@ def leaks(resources: list[Resource], secrets: list[Resource]) -> list[str]:
     return found
 
 
+def told_too_much(request: Request, known: Mapping[str, str]) -> str | None:
+    """Before any of the commit's code runs: what the loader is asked must not hold what it shall not know. `known`: name -> value."""
+    texts = _texts([request.deployments, request.automations, request.steps, request.clone])
+    for name, value in known.items():
+        if len(value) >= 6 and any(value in text for text in texts):
+            return f"A parameter, job variable or the like holds the value of {name}. Everybody can read it there: use a Secret block inside the flow instead."
+    return None
+
+
 READABLE = (
     *("job_variables", "parameters", "schedules", "triggers", "description", "tags"),
     *("value", "trigger", "actions", "actions_on_trigger", "actions_on_resolve"),

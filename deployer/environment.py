@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from deployer.errors import Problem
 from deployer.fields import (
@@ -15,6 +15,7 @@ from deployer.fields import (
     VARIABLE_NAME,
     WHOLE,
     Json,
+    Line,
     Name,
     PrefectName,
     Schedule,
@@ -31,12 +32,16 @@ from deployer.yamlfile import Document, Path, parse
 FOLDER = "environments"
 
 
+Credential = Annotated[str, StringConstraints(strip_whitespace=True)]
+"""Pasted into a CI's form it often ends in a line break."""
+
+
 class Api(Strict):
     url: str = Field(
         description="Ends in /api. Never a default: without it Prefect would start an empty server of its own."
     )
-    key: str = Field("", description="Prefect Cloud.")
-    auth_string: str = Field("", description="Self-hosted: user:password.")
+    key: Credential = Field("", description="Prefect Cloud.")
+    auth_string: Credential = Field("", description="Self-hosted: user:password.")
     shared: bool = Field(False, description="Other environments live on the same API; names then end in -<env>.")
 
 
@@ -103,7 +108,7 @@ class ConcurrencyLimit(Strict):
 class Automation(Strict):
     """A Prefect automation. `deployment: <catalogue name>` in an action stands for the deployment's id."""
 
-    name: str = Field(min_length=1)
+    name: Line
     description: str = ""
     enabled: bool = True
     tags: list[str] = Field(default_factory=list)
@@ -201,8 +206,34 @@ def project_of(url: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-") or "project"
 
 
-def load(text: str, file: str, variables: Mapping[str, str] | None) -> tuple[Environment | None, list[Problem]]:
+class Readable(NamedTuple):
+    """The variables that a commit's version of a file may read: as secrets, and as anything else but the API's."""
+
+    secrets: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+
+
+def readable(text: str, file: str) -> Readable:
+    """Those that this version reads."""
+    data = _mapping(parse(text, file).data)
+    others = {key: value for key, value in data.items() if key not in ("api", "secrets")}
+    return Readable(_referred(data.get("secrets")), _referred(others))
+
+
+def _referred(value: Any) -> frozenset[str]:
+    if isinstance(value, dict | list):
+        return frozenset(
+            name for inner in (value.values() if isinstance(value, dict) else value) for name in _referred(inner)
+        )
+    return frozenset(match[1] for match in REFERENCE.finditer(value)) if isinstance(value, str) else frozenset()
+
+
+def load(
+    text: str, file: str, variables: Mapping[str, str] | None, own: Readable | None = None
+) -> tuple[Environment | None, list[Problem]]:
     """One file -> Environment, and its faults. `variables` None: leave `${NAME}` as it stands and ask for none.
+
+    `own`: the file is a commit's, and these are the variables that the tool's own checkout lets it read.
 
     With faults, the environment is what could be read besides, for other checks to go on with, and for nothing else.
     """
@@ -210,7 +241,7 @@ def load(text: str, file: str, variables: Mapping[str, str] | None) -> tuple[Env
     if document.data is None:
         return None, list(document.problems) or [Problem(file, None, "", "the file is empty.")]
     problems = [*document.problems, *_fixed_faults(document), *_secret_faults(document)]
-    data, missing, unresolved = _interpolate(document.data, document, variables)
+    data, missing, unresolved = _interpolate(document.data, document, variables, own)
     stand_ins = {**STAND_INS, "name": name_of(file)}
     environment, faults = read(Environment, data, document, unresolved=unresolved, stand_ins=stand_ins)
     problems += missing
@@ -233,10 +264,12 @@ def name_of(file: str) -> str:
 
 
 def _interpolate(
-    data: Any, document: Document, variables: Mapping[str, str] | None
+    data: Any, document: Document, variables: Mapping[str, str] | None, own: Readable | None
 ) -> tuple[Any, list[Problem], list[Path]]:
     problems: list[Problem] = []
     unresolved: list[Path] = []
+    api = _mapping(_mapping(data).get("api"))
+    credentials = _referred([api.get("key"), api.get("auth_string")])
 
     def fill(value: Any, path: Path) -> Any:
         if isinstance(value, dict):
@@ -255,6 +288,16 @@ def _interpolate(
             unresolved.append(path)
             return match.group(0)
         secret = path[:1] == ("secrets",)
+        allowed = own is None or name in (own.secrets if secret else own.others)
+        if path[:1] != ("api",) and (name in credentials or not allowed):
+            why = (
+                "is the API's credential, which nothing else may read"
+                if name in credentials
+                else f"is not one that the checkout's own {document.file} reads {'as a secret' if secret else 'there'}, and a commit cannot ask for more. Check that commit out"
+            )
+            problems.append(document.problem(path, f"the variable {name} {why}."))
+            unresolved.append(path)
+            return match.group(0)
         if variables.get(name) or default is not None or (secret and name in variables):
             return match.group(0) if secret else variables.get(name) or default or ""
         why = "is empty" if name in variables else "is not set"

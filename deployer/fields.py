@@ -87,6 +87,11 @@ def _rrule(rule: str) -> str:
         raise ValueError(f"an rrule has at most 6500 characters, this one {len(rule)}")
     if re.search(r"INTERVAL=[-+]?0*(;|\s|$)", rule, re.I):
         raise ValueError(f"'{rule[:60]}' has an INTERVAL of 0, and would never come to an end")
+    if until := re.search(r"UNTIL=([0-9]{8}T[0-9]{6})Z", rule, re.I):
+        raise ValueError(
+            f"'{rule[:60]}': Prefect's server cannot expand a rule whose UNTIL ends in Z, and then schedules nothing at all; "
+            f"write UNTIL={until[1]}, in the schedule's own time zone"
+        )
     try:
         with warnings.catch_warnings(action="error"):  # dateutil only warns of a time zone that it does not know
             rrulestr(rule)
@@ -117,6 +122,16 @@ def _moment(text: str) -> str:
     except ValueError:
         raise ValueError(f"'{text}' is not an ISO 8601 time, e.g. '2026-01-01T06:00:00+00:00'") from None
     return text
+
+
+def _one_line(text: str) -> str:
+    if text != " ".join(text.split()) or not text.isprintable():
+        raise ValueError("a name is one line of text, without control characters or blanks at its ends")
+    return text
+
+
+Line = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+"""A name that people read in plans and logs."""
 
 
 class Schedule(Strict):

@@ -63,14 +63,39 @@ class Loader:
             )
         if not line:
             raise InvalidInput(
-                f"The loader ended by itself (exit {self.process.wait()}) while importing the flows. {self._last_words()}"
+                f"The loader ended by itself (exit {_ended(self.process)}) while importing the flows. {self._last_words()}"
             )
-        return dict(json.loads(line))
+        return _answer(line, request)
 
     def _last_words(self) -> str:
         self.listener.join(timeout=1)
         said = self.said.decode(errors="replace").strip().splitlines()[-3:]
         return f"It said last: {' / '.join(line[:300] for line in said)}" if said else "It said nothing."
+
+
+def _ended(process: subprocess.Popen[str]) -> int | None:
+    """Its exit code. One that only closed its streams is ended here."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(timeout=3)
+    _kill(process)
+    return process.wait()
+
+
+def _answer(line: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the loader answers, and not what a flow's module wrote into its place."""
+    expected = {"load": ("deployments", "automations"), "create": ("faults",)}[request["op"]]
+    try:
+        answer = json.loads(line)
+        parts = [answer[key] for key in expected]
+        asked = {part: {item["name"] for item in request.get(part, ())} for part in expected}
+        whole = all(isinstance(p, dict) and asked[key] <= set(p) for key, p in zip(expected, parts, strict=True))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        whole = False
+    if not whole:
+        raise InvalidInput(
+            f"What the loader answered is no answer: '{line[:80].strip()}'. Does a flow's module write to its file descriptors, or change json, while it is imported?"
+        )
+    return dict(answer)
 
 
 @contextmanager
@@ -82,7 +107,8 @@ def open_loader(checkout: Path) -> Iterator[Loader]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=environment(home),
             close_fds=True,
             start_new_session=True,

@@ -132,8 +132,9 @@ def _schedules(name: str, wanted: Any, live: Any, bases: list[Any], resume: bool
     for want, have in pairs:
         path = f"{name}.{comparable.schedule_key(want)}"
         if have is None:
-            target.append(want)
-            rows.append(FieldChange(path, None, _brief(want)))
+            made, held = _successor(path, want, [w for w, h in pairs if h is None], gone, bases, resume)
+            target.append(made)
+            rows += [FieldChange(path, None, _brief(made)), *held]
             continue
         past = _past_schedules(want, bases)
         result = dict(have)
@@ -153,6 +154,23 @@ def _schedules(name: str, wanted: Any, live: Any, bases: list[Any], resume: bool
         target.append({k: v for k, v in result.items() if k in want} if other_rule else result)
     rows += [FieldChange(f"{name}.{comparable.schedule_key(have)}", _brief(have), None) for have in gone]
     return target, rows
+
+
+def _successor(
+    path: str, want: Fields, new: list[Any], gone: list[Any], bases: list[Any], resume: bool
+) -> tuple[Fields, list[FieldChange]]:
+    """A new schedule, and what is held: who paused the one whose place it takes meant this one too.
+
+    It takes the place of one with the same content, whose slug went; or of the only one, both without a slug.
+    """
+    before = next((h for h in gone if comparable.content(h) == comparable.content(want)), None)
+    if before is None and len(new) == len(gone) == 1 and not want["slug"] and not gone[0]["slug"]:
+        before = gone[0]
+    if before is None:
+        return want, []
+    past = [entry.get("active", MISSING) for entry in _past_schedules(before, bases)]
+    active, rows = _switch(f"{path}.active", want["active"], before["active"], past, resume)
+    return {**want, "active": active}, [row for row in rows if row.held]
 
 
 def pair_schedules(wanted: list[Any], live: list[Any]) -> tuple[list[tuple[Any, Any]], list[Any]]:

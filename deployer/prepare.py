@@ -124,7 +124,7 @@ def prepare(
         if recorded is None:
             if found is None:
                 raise invalid(faults)
-            loader, recorded, request = _load(stack, site, repository, revision, found)
+            loader, recorded, request = _load(stack, site, repository, revision, found, variables)
             names = {f"{r.name}": n for r, n in _names(recorded, request)}
         prepared = from_specification(site, recorded, revision, history, variables, options)
         prepared.loader, prepared.names = loader, names
@@ -209,7 +209,8 @@ def _recorded(
     tree = Tree.at(repository, commit)
     releases = [r for r in site.ledger.releases() if r.commit == commit]
     try:
-        found, faults = project.contents(tree, site.environment.name, variables)
+        own = project.readable(repository, site.environment.name)
+        found, faults = project.contents(tree, site.environment.name, variables, own)
     except InvalidInput:
         if not releases:
             raise
@@ -237,9 +238,21 @@ def _request(site: Site, found: Contents, commit: str) -> Request:
 
 
 def _load(
-    stack: ExitStack, site: Site, repository: Repository, revision: Revision, found: Contents
+    stack: ExitStack,
+    site: Site,
+    repository: Repository,
+    revision: Revision,
+    found: Contents,
+    variables: Mapping[str, str],
 ) -> tuple[Loader, Specification, Request]:
     request = _request(site, found, revision.commit)
+    api = site.environment.api
+    known = {"api.key": api.key, "api.auth_string": api.auth_string}
+    for name, reference in found.environment.secrets.items():
+        match = REFERENCE.fullmatch(reference)
+        known[f"the secret '{name}'"] = variables.get(match[1], "") if match else ""
+    if fault := desired.told_too_much(request, known):
+        raise InvalidInput(f"{fault} Nothing was touched.")
     checkout = stack.enter_context(repository.checkout(revision.commit))
     loader = stack.enter_context(loading.open_loader(checkout))
     prefect_api.deployments.early(site.client, site.scope.tags)  # importing takes as long as reading

@@ -10,7 +10,7 @@ from typing import Any
 
 from deployer import catalog, desired, environment
 from deployer.catalog import Declared
-from deployer.environment import Environment
+from deployer.environment import Environment, Readable
 from deployer.errors import InvalidInput, Problem, invalid
 from deployer.revision import Repository
 from deployer.yamlfile import Document, guess, parse
@@ -100,25 +100,41 @@ def load_environments(tree: Tree, variables: Variables) -> list[Environment]:
     return [e for e, _ in found if e]
 
 
-def _environment(tree: Tree, name: str, variables: Variables) -> tuple[Environment | None, list[Problem]]:
+def readable(repository: Repository, name: str) -> Readable:
+    """The variables that a commit's environment file may read: those of the checkout's own."""
+    file = environment_file(name)
+    path = repository.path / file
+    return environment.readable(_text(path), file) if path.is_file() else Readable()
+
+
+def _environment(
+    tree: Tree, name: str, variables: Variables, own: Readable | None = None
+) -> tuple[Environment | None, list[Problem]]:
     file = environment_file(name)
     if file not in tree.texts:
         known = tree.environment_names()
         listed = f" There are: {', '.join(known)}." if known else ""
         raise InvalidInput(f"There is no environment '{name}' ({file}).{guess(name, known)}{listed}")
-    return environment.load(tree.texts[file], file, variables)
+    return environment.load(tree.texts[file], file, variables, own)
 
 
-def contents(tree: Tree, name: str, variables: Variables) -> tuple[Contents | None, list[Problem]]:
+def contents(
+    tree: Tree, name: str, variables: Variables, own: Readable | None = None
+) -> tuple[Contents | None, list[Problem]]:
     """Everything that the tree says for one environment, or every fault of every file."""
-    found, problems = examine(tree, name, variables)
+    found, problems = examine(tree, name, variables, own)
     return (None if problems else found), problems
 
 
-def examine(tree: Tree, name: str, variables: Variables) -> tuple[Contents | None, list[Problem]]:
-    """Every fault, and what can be read besides: enough to look for more faults, and for nothing else."""
+def examine(
+    tree: Tree, name: str, variables: Variables, own: Readable | None = None
+) -> tuple[Contents | None, list[Problem]]:
+    """Every fault, and what can be read besides: enough to look for more faults, and for nothing else.
+
+    `own`: the tree is a commit's, and these are the variables that the tool's own checkout lets its file read.
+    """
     declared, problems = load_catalog(tree)
-    found, faults = _environment(tree, name, variables)
+    found, faults = _environment(tree, name, variables, own)
     problems = [*faults, *problems]
     if found is None:
         return None, problems

@@ -94,6 +94,8 @@ class Repository:
         """Text of files at the commit, in one call of Git; missing ones are left out."""
         if not paths:
             return {}
+        if broken := next((path for path in paths if "\n" in path), None):
+            raise InvalidInput(f"The commit holds a file whose name has a line break, {broken!r}. Rename it.")
         asked = "".join(f"{commit}:{path}\n" for path in paths).encode()
         out = _git(self.path, "cat-file", "--batch", stdin=asked).stdout
         texts: dict[str, str] = {}

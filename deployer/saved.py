@@ -29,6 +29,10 @@ def write(path: Path, plan: Plan, options: Options, preview: str | None) -> None
     data["seal"] = digest(data)
     if not path.name or path.is_dir():
         raise InvalidInput(f"The plan cannot be written to {path}: that is a folder. Give a file.")
+    if path.exists() and not path.is_file():
+        raise InvalidInput(
+            f"The plan cannot be written to {path}: that is no ordinary file. For the terminal: --format json."
+        )
     new = path.with_name(path.name + ".new")
     try:
         new.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

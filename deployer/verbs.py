@@ -93,7 +93,8 @@ def validate(call: Call) -> Exit:
         raise InvalidInput("There is no environments/*.yaml here. Is this the right repository (--repo DIR)?")
     found, problems = {}, []
     for name in names:
-        found[name], faults = project.examine(tree, name, variables)
+        own = project.readable(call.repository, name) if call.words.ref else None
+        found[name], faults = project.examine(tree, name, variables, own)
         problems += faults
     if not call.words.static:
         told = {(p.file, p.path) for p in problems}
@@ -300,7 +301,7 @@ def target(call: Call) -> Exit:
 
 
 def print_schema(call: Call) -> Exit:
-    print(render.document(schema.schemas()[call.words.file] if call.words.file else schema.schemas()))
+    call.console.document(schema.schemas()[call.words.file] if call.words.file else schema.schemas())
     return Exit.DONE
 
 
@@ -349,7 +350,7 @@ def rollback(call: Call) -> Exit:
         options = Options(resume=words.resume, allow_removals=words.allow_removals)
         prepared = prepare.from_specification(site, spec, revision, site.ledger.history(), call.variables, options)
         prepared.restores, prepared.rollback_of = goal.number, newest.number if newest else None
-        return _release(call, prepared, None, words.reason)
+        return _release(call, prepared, None, " ".join(words.reason.split()))
 
 
 def _goal(call: Call, site: Site, to: str | None) -> Release:

@@ -157,6 +157,8 @@ class _Builder:
 
     def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         text: str = node.value
+        if not text.isascii() and _SURROGATE.search(text):
+            return self.fault(node, path, "holds half a character (a surrogate), which is no text.")
         if node.tag in _TEXT_TAGS or (node.tag in (_INT, _FLOAT) and ":" in text):
             if node.style is None and _EXPONENT.fullmatch(text):
                 return self.ambiguous(node, path)
@@ -186,6 +188,7 @@ _YAML = "tag:yaml.org,2002:"
 _INT, _FLOAT, _BOOL, _MERGE = f"{_YAML}int", f"{_YAML}float", f"{_YAML}bool", f"{_YAML}merge"
 _TEXT_TAGS = {f"{_YAML}str", f"{_YAML}timestamp", f"{_YAML}value"}
 _COLLECTIONS = {f"{_YAML}map", f"{_YAML}seq"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")
 _SAME_EVERYWHERE = {
     _BOOL: re.compile("true|True|TRUE|false|False|FALSE"),

@@ -25,6 +25,7 @@ from deployer.model import canonical
 PAGE = 200
 TIMEOUT = 15.0
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+CONTROL = frozenset(map(chr, [*range(32), 127]))
 CLOUD = re.compile(r"https?://api\.(\w+\.)?prefect\.cloud(/|$)")
 
 
@@ -76,6 +77,10 @@ class Client:
             raise InvalidInput(
                 f"The API's address '{api.url}' is no http(s) URL. Set api.url (PREFECT_API_URL), e.g. http://127.0.0.1:4200/api."
             )
+        if set(api.key + api.auth_string) & CONTROL or not api.key.isascii():
+            raise InvalidInput(
+                "The API's credential (api.key, api.auth_string) holds a character that none has, such as a line break in its middle. Was it pasted whole, and once?"
+            )
         self.url = api.url.rstrip("/")
         self.cloud = bool(CLOUD.match(self.url))
         self.retry = retry
@@ -90,15 +95,18 @@ class Client:
         elif api.auth_string:
             user, _, password = api.auth_string.partition(":")
             auth = (user, password)
-        self.http = httpx.Client(
-            base_url=self.url,
-            headers=headers,
-            auth=auth,
-            timeout=TIMEOUT,
-            transport=transport,
-            follow_redirects=False,
-            trust_env=transport is None,
-        )
+        try:
+            self.http = httpx.Client(
+                base_url=self.url,
+                headers=headers,
+                auth=auth,
+                timeout=TIMEOUT,
+                transport=transport,
+                follow_redirects=False,
+                trust_env=transport is None,
+            )
+        except (httpx.InvalidURL, ValueError) as error:  # a ValueError is a proxy's, from the environment
+            raise InvalidInput(f"The API's address '{self.url}', or a proxy's, cannot be used: {error}.") from None
         self.csrf: dict[str, str] = {}
         self._early: dict[str, Future[list[Any]]] = {}
 
@@ -199,6 +207,11 @@ class Client:
             if existing and lost and (found := existing()) is not None:
                 return found
             attempt += 1
+            reads = method == "GET" or path.endswith(("/filter", "/count"))
+            if (
+                last and response is not None and response.status_code == 500 and not reads
+            ):  # it is there, and cannot do this
+                raise ApiRefused(f"{method} {path} failed in the server (500): {detail(response)}", 500)
             if last:
                 tries = f"{attempt} {'try' if attempt == 1 else 'tries'}"
                 raise Unreachable(
@@ -212,9 +225,15 @@ class Client:
             response = self.http.request(method, path, json=body, headers=self.csrf)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             return None, f"no connection ({error or type(error).__name__})", False
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):  # its text may hold a header's value
+            raise InvalidInput(
+                f"A request to {self.url} cannot be sent as HTTP. Check the address and the credential."
+            ) from None
         except httpx.TransportError as error:
             return None, f"the connection broke ({error or type(error).__name__})", True
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        except httpx.DecodingError:
+            return None, "the answer is garbled", True
+        except httpx.InvalidURL as error:
             raise InvalidInput(f"The API's address '{self.url}' cannot be used: {error}.") from None
         self._clock(response)
         return response, f"HTTP {response.status_code}", response.status_code >= 500
@@ -241,7 +260,7 @@ class Client:
             )
         if 300 <= status < 400:
             raise Unreachable(
-                f"{self.url} redirects to {response.headers.get('Location', 'somewhere else')}. Give the final address of the API."
+                f"{self.url} redirects to {response.headers.get('Location', 'somewhere else').split('?')[0]}. Give the final address of the API."
             )
         raise ApiRefused(f"{method} {path} was refused ({status}): {detail(response)}", status)
 
@@ -250,7 +269,7 @@ class Client:
             return None
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unreachable(
                 f"{self.url} answers, but not as a Prefect API: {response.headers.get('Content-Type', 'no type')}. The address should end in /api."
             ) from None
@@ -301,7 +320,8 @@ def _csrf(client: Client) -> None:
         answer = client.get(f"/csrf-token?client={name}")
     except ApiRefused:
         return
-    client.csrf = {"Prefect-Csrf-Token": answer["token"], "Prefect-Csrf-Client": name}
+    if isinstance(answer, dict) and isinstance(answer.get("token"), str):
+        client.csrf = {"Prefect-Csrf-Token": answer["token"], "Prefect-Csrf-Client": name}
 
 
 def release(version: str) -> tuple[int, ...]:

@@ -139,7 +139,9 @@ def update(client: Client, change: Change, due: bool) -> None:
     body = patch_body(change)
     if body:
         running = not change.target["paused"] and any(s["active"] for s in change.live.fields["schedules"])
-        with runs.kept(client, change.live.id, running and (due or change.touches("paused"))):
+        with runs.kept(
+            client, change.live.id, running and (due or change.touches("paused")), change.touches("schedules")
+        ):
             client.patch(f"/deployments/{change.live.id}", body)
     if change.touches("schedules"):
         schedules.converge(client, change)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from deployer.errors import DeployError, Unreachable
+from deployer.errors import ApiRefused, DeployError, Unreachable
 from deployer.prefect_api.client import Client
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
@@ -91,9 +91,12 @@ def schedule(client: Client, deployment: str, since: datetime, until: datetime |
 
 
 @contextmanager
-def kept(client: Client, deployment: str, wanted: bool = True) -> Iterator[None]:
+def kept(client: Client, deployment: str, wanted: bool = True, more_follows: bool = False) -> Iterator[None]:
     """Around a write at which the server drops the deployment's future runs: makes them again at once, from the moment before
-    it on. Also after a write that failed or was interrupted: it may have happened."""
+    it on. Also after a write that failed or was interrupted: it may have happened.
+
+    `more_follows`: the schedules are changed next. One that the server cannot expand must not keep its own removal away.
+    """
     since = client.now()
     try:
         yield
@@ -105,7 +108,8 @@ def kept(client: Client, deployment: str, wanted: bool = True) -> Iterator[None]
                 schedule(client, deployment, since)
         raise
     if wanted:
-        schedule(client, deployment, since)
+        with suppress(ApiRefused) if more_follows else nullcontext():
+            schedule(client, deployment, since)
 
 
 def start(client: Client, deployment: str, parameters: dict[str, Any], key: str) -> dict[str, Any]:

@@ -379,3 +379,39 @@ def test_a_refusal_gives_the_servers_reason_and_not_what_was_sent(answer: Any, t
 def test_a_refusal_that_is_no_json_gives_its_first_line() -> None:
     with pytest.raises(DeployError, match=r"refused \(418\): I am a teapot$"):
         answering(418, text="I am a teapot\nand more").get("/x")
+
+
+def test_a_credential_that_was_pasted_with_a_line_break_works() -> None:
+    assert Api(url=URL, key=" pnu_key\r\n").key == "pnu_key"
+
+
+@pytest.mark.parametrize("given", [{"key": "pnu_\nhunter"}, {"key": "schl\u00fcssel"}, {"auth_string": "u:\x00p"}])
+def test_a_credential_that_cannot_be_sent_is_told_and_not_shown(given: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match="holds a character that none has") as error:
+        Client(Api(url=URL, **given))
+    assert not any(part in str(error.value) for value in given.values() for part in value.split())
+
+
+@pytest.mark.parametrize("url", ["http://[::1/api", "http://127.0.0.1\n:4200/api"])
+def test_an_address_that_is_none_is_told(url: str) -> None:
+    with pytest.raises(InvalidInput, match=r"cannot be used|is no http"):
+        Client(Api(url=url))
+
+
+@pytest.mark.parametrize("answer", [{}, [], None, {"token": 5}])
+def test_a_strange_answer_to_the_question_for_a_token_is_as_good_as_none(answer: Any) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json="3.8.8" if request.url.path.endswith("version") else answer)
+
+    tried = Client(Api(url=URL), httpx.MockTransport(handle), AT_ONCE, sleep=lambda seconds: None)
+    assert connect(tried) == "3.8.8" and tried.csrf == {}
+
+
+def test_what_the_server_cannot_do_is_told_of_that_change_and_the_others_go_on(fake: FakePrefect) -> None:
+    """A 500 that stays is no API that is gone."""
+    stage, wanted = Stage(fake), config(*(deployment(name) for name in ("a", "b", "c")))
+    stage.apply(wanted)
+    fake.fail("PATCH", "/deployments/[0-9a-f]{8}", before=500, times=AT_ONCE.attempts)
+    result = stage.apply(wanted, B)
+    assert [outcome.result for outcome in result.outcomes] == ["failed", "done", "done"]
+    assert "failed in the server (500)" in str(result.error)

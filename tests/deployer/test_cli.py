@@ -335,3 +335,8 @@ def test_static_validation_imports_neither_prefect_nor_a_flow(command: Command) 
     words = ["validate", "--static", "--repo", str(command.repo.path)]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_an_argument_that_is_no_text_is_told() -> None:
+    said = main("rollback", "--env", "dev", "--reason", "caf\udce9")
+    assert said.code == Exit.INVALID and "is not UTF-8" in said.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -228,3 +229,17 @@ def test_an_apply_that_nobody_reads_goes_on_to_its_end_and_keeps_its_exit_code(c
         assert cli.main(["apply", "--env", "dev", "--repo", str(command.repo.path)], command.variables) == code
     signal.signal(signal.SIGTERM, handler)
     assert command.releases()[0]["result"] == ("succeeded" if code == Exit.DONE else "failed")
+
+
+def test_others_words_cannot_move_the_cursor_or_turn_the_text(capsys: pytest.CaptureFixture[str]) -> None:
+    Console("text", {}).note("name: x\x1b[31m\r\u202e\x85\u2028 end\n\tnext")
+    assert capsys.readouterr().err == "name: x\ufffd[31m\ufffd\ufffd\ufffd\ufffd end\n\tnext\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_result_that_cannot_be_written_is_no_success() -> None:
+    words = [sys.executable, str(Path(cli.__file__).parents[1] / "scripts/deploy.py"), "schema"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == Exit.INVALID
+    assert "The result cannot be written to standard output: No space left on device." in done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from deployer import desired
 from deployer.catalog import Declaration
@@ -345,3 +345,11 @@ def test_what_was_read_is_frozen() -> None:
     assert found
     with pytest.raises(ValueError, match="frozen"):
         found.name = "y"  # type: ignore[misc]
+
+
+def test_an_rrule_until_a_moment_in_utc_is_refused_with_the_form_that_works() -> None:
+    """The server would schedule nothing at all for such a deployment, not even by its other schedules."""
+    with pytest.raises(ValidationError, match="write UNTIL=20300101T000000, in the schedule's own time zone"):
+        Schedule.model_validate({"rrule": "FREQ=DAILY;BYHOUR=5;UNTIL=20300101T000000Z"})
+    for until in ("20300101T000000", "20300101"):
+        assert Schedule.model_validate({"rrule": f"FREQ=DAILY;BYHOUR=5;UNTIL={until}"}).rrule

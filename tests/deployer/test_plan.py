@@ -14,7 +14,7 @@ from deployer.environment import Api, Policy
 from deployer.errors import Refused
 from deployer.ledger import Ledger
 from deployer.merge import RULES, pair_schedules
-from deployer.model import KINDS, Base, Change, Hidden, Live, Resource, Specification, rows
+from deployer.model import KINDS, Base, Change, Fields, Hidden, Live, Resource, Specification, rows
 from deployer.plan import History, created_after, retired_after
 from deployer.prefect_api import deployments
 from deployer.prepare import Site
@@ -372,6 +372,24 @@ def test_a_renamed_slug_keeps_the_schedule_and_a_lost_one_does_not() -> None:
     }
     lost = planned([deployment(schedules=[bare])], [live(deployment(schedules=[old]))])
     assert told(lost).keys() == {"schedules.old", "schedules.(0 20 * * * UTC)"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (schedule("old"), schedule(None)),
+        (schedule(None), schedule(None, cron="0 6 * * *")),
+    ],
+    ids=["the slug goes", "the rule of one without a slug"],
+)
+def test_an_operators_pause_stays_with_the_schedule_that_takes_its_place(before: Fields, after: Fields) -> None:
+    paused = {**before, "active": False}
+    wanted, past = deployment(schedules=[after]), spec(deployment(schedules=[before]))
+    plan = planned([wanted], [live(deployment(schedules=[paused]))], past)
+    assert [s["active"] for s in change(plan).target["schedules"]] == [False]
+    assert [f.path.rpartition(".")[2] for f in change(plan).fields if f.held] == ["active"]
+    resumed = planned([wanted], [live(deployment(schedules=[paused]))], past, resume=True)
+    assert [s["active"] for s in change(resumed).target["schedules"]] == [True]
 
 
 def test_each_live_schedule_is_taken_once() -> None:

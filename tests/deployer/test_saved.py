@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,3 +125,12 @@ def test_the_plan_made_now_must_be_the_one_that_was_reviewed(file: Path) -> None
 def test_a_plan_applied_already_is_not_the_reviewed_one(file: Path) -> None:
     with pytest.raises(Refused, match="moved since"):
         saved.check(saved.read(file), planned([deployment()], [live(deployment())]))
+
+
+def test_a_device_is_not_replaced_by_a_file(file: Path, tmp_path: Path) -> None:
+    """As root that would take /dev/stdout away from everybody."""
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    with pytest.raises(InvalidInput, match="no ordinary file"):
+        saved.write(device, PLAN, Options(), None)
+    assert stat.S_ISFIFO(device.stat().st_mode)

@@ -167,3 +167,10 @@ def test_a_path_reads_as_people_write_it() -> None:
 def test_a_typo_is_answered_with_a_guess_and_a_stranger_with_none() -> None:
     assert guess("work_pool", ["refs", "work_pools"]) == " Did you mean 'work_pools'?"
     assert guess("zebra", ["refs", "work_pools"]) == ""
+
+
+def test_half_a_character_is_a_fault_and_no_text() -> None:
+    document = parse('a: "x\\ud800y"', "a.yaml")
+    assert [str(p) for p in document.problems] == [
+        "a.yaml:1: a: holds half a character (a surrogate), which is no text."
+    ]

@@ -193,6 +193,31 @@ def test_a_module_that_never_ends_importing_is_given_up(stage: Stage, monkeypatc
     assert "has not finished importing" in faults_of(stage, "import threading\nthreading.Event().wait()\n")
 
 
+def test_a_module_that_closes_every_stream_and_waits_is_given_up(stage: Stage) -> None:
+    code = """
+import os, threading
+for number in range(1, 20):
+    try:
+        os.close(number)
+    except OSError:
+        pass
+threading.Event().wait()
+"""
+    assert "The loader ended by itself" in faults_of(stage, code)
+
+
+def test_a_module_cannot_answer_in_the_loaders_place(stage: Stage) -> None:
+    code = """
+import os
+for number in range(3, 20):
+    try:
+        os.write(number, b'{"deployments": {}}\\n')
+    except OSError:
+        pass
+"""
+    assert "is no answer" in faults_of(stage, code)
+
+
 def test_a_module_that_never_ends_printing_is_given_up_and_fills_no_disk(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

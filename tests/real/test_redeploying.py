@@ -172,6 +172,19 @@ def test_tags_parameters_and_job_variables_of_others_stay(stage: Stage) -> None:
     stage.nothing_left()
 
 
+def test_a_schedule_that_the_server_cannot_expand_does_not_keep_its_own_removal_away(stage: Stage) -> None:
+    """Added by hand: in files such a rule is refused. The server answers 500 to every question for runs while it is there."""
+    entry = stage.entry(schedules=[{"slug": "often", "interval": 20}])
+    stage.release(entry)
+    rule = {"rrule": "FREQ=DAILY;BYHOUR=5;UNTIL=20300101T000000Z", "timezone": "UTC"}
+    bad = [{"schedule": rule, "active": True, "slug": "bad", "parameters": {}}]
+    stage.ask("POST", f"/deployments/{stage.deployment()['id']}/schedules", bad)
+    stage.release(entry)
+    assert set(stage.schedules()) == {"often"}
+    assert stage.runs() != []
+    stage.nothing_left()
+
+
 # -- parameters are checked before anything is written
 
 
