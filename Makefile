@@ -21,7 +21,7 @@ demo: setup ## Deploy, run, promote and roll back on three Prefect APIs of this 
 	@$(RUN) scripts/demo.py
 
 test: setup ## Run all tests with coverage; TESTS=tests/test_x.py runs some, without the coverage floor
-	@$(RUN) -m pytest $(or $(TESTS),--cov --numprocesses auto)
+	@$(RUN) -m pytest $(or $(TESTS),--cov --numprocesses auto --no-loadscope-reorder)
 
 check: setup ## Lint, format, types, file hygiene and the lock: every hook on every file
 	@$(RUN) -m pre_commit run --all-files

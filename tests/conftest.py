@@ -57,6 +57,16 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # a class without type
         return "server" if file.startswith(("tests/real/", "tests/test_fake_is_honest.py")) else file
 
 
+SLOWEST = ("tests/real/", "tests/test_fake_", "tests/scripts/", "tests/flows/", "tests/deployer/test_property.py")
+"""They begin, so that no process is left with them at the end."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In the order of files where one process runs all."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: next((n for n, s in enumerate(SLOWEST) if item.nodeid.startswith(s)), len(SLOWEST)))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
     return ByFile(config, log)
 

@@ -359,7 +359,7 @@ def test_the_weekly_reference_data_are_facts_and_figures_of_each_company(at: Eng
     assert rows(at, "select symbol, source, day, high_52_weeks > 200 from key_statistics") == [
         ("IBM", "sample", "2013-03-01", 1)
     ]
-    assert "2013-03-01" in rows(at, "select other from company_information")[0][0]
+    assert rows(at, "select symbol, last_bar from company_information") == [("IBM", "2013-03-01")]
 
 
 def test_a_provider_can_be_asked_at_another_address(monkeypatch: pytest.MonkeyPatch) -> None:

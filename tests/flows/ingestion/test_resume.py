@@ -11,7 +11,7 @@ from sqlalchemy import event, select
 
 from flows.ingestion.loading import load_symbol, wanted
 from flows.ingestion.steps import Run
-from flows.market_data import warehouse
+from flows.market_data import upserts, warehouse
 from tests.flows.ingestion.stock import Stock
 
 FIRST, LAST = date(2023, 1, 2), date(2024, 6, 28)
@@ -45,8 +45,9 @@ def contents(run: Run) -> list[Any]:
         return [*found, *connection.execute(select(symbols).order_by(symbols)).all()]
 
 
-def kill_at(run: Run, statement: str, count: int) -> None:
-    """Die when the statement is sent for the so-manieth time, or at a commit, before it is done."""
+def kill_at(run: Run, statement: str, count: int, patch: pytest.MonkeyPatch | None = None) -> None:
+    """Die when the statement is sent for the so-manieth time, or at a commit, before it is done. Bulk writes pass SQLAlchemy
+    by on SQLite: with `patch` they are seen, too."""
     left = [count]
 
     def die(*arguments: Any) -> None:
@@ -56,6 +57,14 @@ def kill_at(run: Run, statement: str, count: int) -> None:
             left[0] = -1  # once only
             raise Killed
 
+    if patch:
+        driver = upserts._driver
+
+        def watched(connection: Any, text: str) -> Any:
+            die(None, None, text)
+            return driver(connection, text)
+
+        patch.setattr(upserts, "_driver", watched)
     event.listen(run.engine, "commit" if statement == "COMMIT" else "before_cursor_execute", die)
 
 
@@ -81,10 +90,10 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     ],
 )
 def test_killed_at_a_statement_and_resumed_it_ends_as_in_one_run(
-    url: str, one_run: list[Any], statement: str, count: int
+    url: str, one_run: list[Any], statement: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = at(url)
-    kill_at(run, statement, count)
+    kill_at(run, statement, count, monkeypatch)
     with pytest.raises(Killed):
         backfill(run)
     assert contents(run) != one_run
