@@ -23,6 +23,7 @@ from deployer.fields import (
     read,
     secret_literals,
     twice,
+    unprintable,
 )
 from deployer.yamlfile import Document, Path, guess, parse
 
@@ -137,20 +138,9 @@ def _within(item: Mapping[str, Any], index: int, document: Document) -> list[Pro
     problems = []
     for part in ("parameters", "job_variables", "schedules", "triggers"):
         problems += secret_literals(item.get(part), document, (index, part))
-    problems += _unprintable(item.get("triggers"), document, (index, "triggers"))
+    problems += unprintable(item.get("triggers"), "name", document, (index, "triggers"))
     problems += twice(item.get("schedules"), "slug", document, (index, "schedules"))
     return problems + twice(item.get("triggers"), "name", document, (index, "triggers"))
-
-
-def _unprintable(triggers: Any, document: Document, at: Path) -> list[Problem]:
-    """Names that would break a plan's lines."""
-    given = triggers if isinstance(triggers, list) else []
-    names = [trigger.get("name") if isinstance(trigger, dict) else None for trigger in given]
-    return [
-        document.problem((*at, number, "name"), "a name is one line of text, without control characters.")
-        for number, name in enumerate(names)
-        if isinstance(name, str) and not name.isprintable()
-    ]
 
 
 def _twin(found: Declared, declared: list[Declared]) -> Declared | None:

@@ -9,16 +9,14 @@ from typing import Any
 
 from deployer import comparable
 from deployer.catalog import Declared
-from deployer.environment import REFERENCE, Environment, Limit, Overlay, Source
+from deployer.environment import Environment, Limit, Overlay, Source
 from deployer.errors import Problem
-from deployer.fields import Schedule
+from deployer.fields import Schedule, value_of
 from deployer.model import Hidden, Key, Resource, Specification, digest
 from deployer.source import Code
 from deployer.yamlfile import Document, Path
 
 LOADERS_PLACEHOLDER = "00000000-0000-4000-8000-000000000000"
-RETIRED = "retired"
-RETIRED_WHILE_PAUSED = "retired-while-paused"
 
 
 @dataclass(frozen=True)
@@ -188,14 +186,8 @@ def specification(
         Resource("automation", a["name"], comparable.automation(answer["automations"][a["name"]]))
         for a in request.automations
     ]
-    secrets = (
-        {} if scope.preview else {scope.name(name): reference for name, reference in _references(environment).items()}
-    )
+    secrets = {} if scope.preview else {scope.name(name): reference for name, reference in environment.secrets.items()}
     return Specification(scope.project, scope.environment, commit, inputs, tuple(resources), secrets=secrets)
-
-
-def _references(environment: Environment) -> dict[str, str]:
-    return dict(environment.secrets)
 
 
 def _settings(environment: Environment, scope: Scope) -> list[Resource]:
@@ -263,8 +255,7 @@ def with_secrets(spec: Specification, variables: Mapping[str, str]) -> tuple[lis
     """The secrets that have a value now, and those that are not managed. Values live in memory only."""
     managed, unmanaged = [], []
     for name, reference in spec.secrets.items():
-        match = REFERENCE.fullmatch(reference)
-        value = variables.get(match.group(1), "") if match else ""
+        value = value_of(reference, variables)
         if value:
             managed.append(Resource("secret", name, {"value": Hidden(value)}))
         else:

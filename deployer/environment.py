@@ -24,6 +24,7 @@ from deployer.fields import (
     read,
     secret_literals,
     twice,
+    unprintable,
 )
 from deployer.fields import REFERENCE as REFERENCE
 from deployer.model import canonical
@@ -362,6 +363,8 @@ def _cross_faults(data: Mapping[str, Any], environment: Environment, document: D
         for part, key in (("schedules", "slug"), ("triggers", "name")):
             at = ("deployments", "overrides", name, part)
             problems += twice(_mapping(overlay).get(part), key, document, at)
+        named = ("deployments", "overrides", name, "triggers")
+        problems += unprintable(_mapping(overlay).get("triggers"), "name", document, named)
     names: dict[str, str] = {}
     for key, pool in environment.work_pools.items():
         if pool.name in names:

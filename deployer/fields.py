@@ -37,7 +37,12 @@ EXPECTED = {
 """Each pattern in words."""
 
 MARKS = ("project:", "env:", "preview:")
-STATES = ("retired", "retired-while-paused")
+RETIRED, RETIRED_WHILE_PAUSED = STATES = ("retired", "retired-while-paused")
+
+
+def marks(tag: str) -> bool:
+    """Does the deploy itself set and read this tag?"""
+    return tag.startswith(MARKS) or tag in STATES
 
 
 def _whole(value: Any) -> Any:
@@ -48,7 +53,7 @@ def _whole(value: Any) -> Any:
 
 
 def _tag(tag: str) -> str:
-    if tag.startswith(MARKS) or tag in STATES:
+    if marks(tag):
         raise ValueError(f"'{tag}' is a tag that the deploy itself sets and reads; choose another")
     return tag
 
@@ -347,6 +352,16 @@ def _element(annotation: Any) -> Any:
     return next((found for arg in get_args(annotation) if (found := _element(arg)) is not None), None)
 
 
+def unprintable(items: Any, key: str, document: Document, at: Path) -> list[Problem]:
+    """Items of a list whose name would break a plan's lines."""
+    names = [item.get(key) if isinstance(item, dict) else None for item in (items if isinstance(items, list) else [])]
+    return [
+        document.problem((*at, index, key), "a name is one line of text, without control characters.")
+        for index, name in enumerate(names)
+        if isinstance(name, str) and not name.isprintable()
+    ]
+
+
 def twice(items: Any, key: str, document: Document, at: Path) -> list[Problem]:
     """Items of a list that share the value of a key which tells them apart."""
     first: dict[str, Path] = {}
@@ -365,6 +380,13 @@ def twice(items: Any, key: str, document: Document, at: Path) -> list[Problem]:
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 """`${NAME}` or `${NAME:-default}`: a variable of the process environment."""
+
+
+def value_of(reference: str, variables: Mapping[str, str]) -> str:
+    """What a text that is one reference stands for, without its default; nothing for any other text."""
+    match = REFERENCE.fullmatch(reference)
+    return variables.get(match[1], "") if match else ""
+
 
 SECRET_KEY = re.compile(r"(^|[_-])(password|passwd|secret|token|api[_-]?key|private[_-]?key|access[_-]?key)s?$", re.I)
 SECRET_VALUE = re.compile(

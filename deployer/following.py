@@ -10,8 +10,8 @@ from typing import Any
 
 from deployer import prefect_api, render
 from deployer.console import Console
-from deployer.desired import RETIRED
 from deployer.errors import Exit, InvalidInput
+from deployer.fields import RETIRED
 from deployer.model import Live
 from deployer.prefect_api import runs
 from deployer.prepare import Site
@@ -78,9 +78,8 @@ def _find(site: Site, name: str) -> Live:
         for live in prefect_api.read(site.client, (), (), site.scope).values()
         if site.scope.owns(live.fields["tags"])
     ]
-    found.sort(
-        key=lambda live: RETIRED not in live.fields["tags"]
-    )  # of two of one name the one in use comes last, and counts
+    # Of two of one name the one in use comes last, and counts.
+    found.sort(key=lambda live: RETIRED not in live.fields["tags"])
     by_name = {live.name.split("/", 1)[1]: live for live in found}
     full = site.scope.name(name)
     if full not in by_name:

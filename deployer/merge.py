@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from deployer import comparable
-from deployer.desired import RETIRED, RETIRED_WHILE_PAUSED
+from deployer.fields import RETIRED, RETIRED_WHILE_PAUSED, marks
 from deployer.model import Change, FieldChange, Fields, Hidden, Live, Resource, same
 
 MISSING: Any = object()
@@ -101,13 +101,9 @@ def _elements(name: str, wanted: Any, live: Any, bases: list[Any], resume: bool)
 def _tags(name: str, wanted: Any, live: Any, bases: list[Any], resume: bool) -> Compared:
     """Like elements, for a set. What marks an owner or a retirement is never somebody else's."""
     wanted, live = _sequence(wanted), _sequence(live)
-    ours = {t for base in bases for t in _sequence(base)} | {t for t in live if _marks(t)}
+    ours = {t for base in bases for t in _sequence(base)} | {t for t in live if marks(t)}
     target = sorted((set(live) - ours) | set(wanted))
     return target, ([FieldChange(name, sorted(live), target)] if set(live) != set(target) else [])
-
-
-def _marks(tag: str) -> bool:
-    return tag.startswith(("project:", "env:", "preview:")) or tag in (RETIRED, RETIRED_WHILE_PAUSED)
 
 
 def _switch(name: str, wanted: Any, live: Any, bases: list[Any], resume: bool) -> Compared:

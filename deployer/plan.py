@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployer.desired import RETIRED, RETIRED_WHILE_PAUSED, Scope
+from deployer.desired import Scope
 from deployer.environment import Policy
+from deployer.fields import RETIRED, RETIRED_WHILE_PAUSED
 from deployer.merge import compare, mapping
 from deployer.model import (
     KINDS,

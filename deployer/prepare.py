@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from deployer import desired, ledger, loading, plan, prefect_api, project, source
 from deployer.desired import Request, Scope
-from deployer.environment import REFERENCE, Environment
+from deployer.environment import Environment
 from deployer.errors import InvalidInput, Refused, invalid
+from deployer.fields import value_of
 from deployer.ledger import Ledger
 from deployer.loading import Loader
 from deployer.model import Key, Live, Plan, Refusal, Release, Resource, Specification
@@ -248,9 +248,7 @@ def _load(
     request = _request(site, found, revision.commit)
     api = site.environment.api
     known = {"api.key": api.key, "api.auth_string": api.auth_string}
-    for name, reference in found.environment.secrets.items():
-        match = REFERENCE.fullmatch(reference)
-        known[f"the secret '{name}'"] = variables.get(match[1], "") if match else ""
+    known |= {f"the secret '{name}'": value_of(text, variables) for name, text in found.environment.secrets.items()}
     if fault := desired.told_too_much(request, known):
         raise InvalidInput(f"{fault} Nothing was touched.")
     checkout = stack.enter_context(repository.checkout(revision.commit))
@@ -365,18 +363,14 @@ def _unfit(resource: Resource, pool: str, template: Mapping[str, Any]) -> list[s
     return found
 
 
-def check_published(
-    prepared: Prepared, repository: Repository, variables: Mapping[str, str], folder: Path
-) -> str | None:
+def check_published(prepared: Prepared, repository: Repository, variables: Mapping[str, str]) -> str | None:
     """Can workers clone the commit? False stops an apply; a remote that cannot be asked is only said."""
     environment = prepared.site.environment
     if environment.source.strategy not in ("git", "cached") or prepared.restores:
         return None
     url = environment.source.repository or ""
     credentials = environment.source.credentials
-    reference = environment.secrets.get(credentials) if credentials else None
-    match = REFERENCE.fullmatch(reference) if reference else None
-    token = variables.get(match.group(1)) if match else None
+    token = value_of(environment.secrets.get(credentials or "", ""), variables)
     state = repository.published(url, prepared.plan.commit, token)
     if state is False:
         raise InvalidInput(

@@ -33,6 +33,7 @@ from deployer.apply import Author, Result, apply
 from deployer.console import Console
 from deployer.environment import Environment
 from deployer.errors import DeployError, Exit, InvalidInput, Problem, Refused, invalid
+from deployer.fields import RETIRED
 from deployer.ledger import others
 from deployer.model import Plan, Release
 from deployer.plan import Options
@@ -259,7 +260,7 @@ def _status(call: Call, name: str) -> dict[str, Any]:
             for f in prefect_api.read(site.client, (), (), site.scope).values()
             if site.scope.owns(f.fields["tags"])
         ]
-        retired = [f for f in live if desired.RETIRED in f["tags"]]
+        retired = [f for f in live if RETIRED in f["tags"]]
         return {
             "environment": name,
             "api": site.client.url,
@@ -392,11 +393,7 @@ def _release(call: Call, prepared: Prepared, repository: Repository | None, reas
     if found.refusals:
         call.console.note(render.plan_text(found))
         raise Refused(" ".join(r.message for r in found.refusals) + " Nothing was written.")
-    if (
-        repository
-        and found.writes
-        and (note := prepare.check_published(prepared, repository, call.variables, repository.path))
-    ):
+    if repository and found.writes and (note := prepare.check_published(prepared, repository, call.variables)):
         call.console.note(f"note: {note}")
     call.console.before(render.plan_text(found, "apply"))
     with call.console.progress(len(found.writes), f"Deploying {found.commit[:12]} to {found.environment}") as step:

@@ -208,9 +208,7 @@ class Client:
                 return found
             attempt += 1
             reads = method == "GET" or path.endswith(("/filter", "/count"))
-            if (
-                last and response is not None and response.status_code == 500 and not reads
-            ):  # it is there, and cannot do this
+            if last and not reads and response is not None and response.status_code == 500:  # there, and cannot do this
                 raise ApiRefused(f"{method} {path} failed in the server (500): {detail(response)}", 500)
             if last:
                 tries = f"{attempt} {'try' if attempt == 1 else 'tries'}"

@@ -266,3 +266,12 @@ def test_the_project_may_be_named() -> None:
 def test_a_file_that_is_no_environment_is_one_fault(text: str) -> None:
     found, problems = environment.load(text, "environments/dev.yaml", {})
     assert found is None and len(problems) == 1
+
+
+def test_a_name_that_would_break_a_plans_lines_is_told_wherever_it_stands() -> None:
+    found = faults(
+        'automations: [{name: "a\\nb", trigger: {}, actions: []}]\n'
+        'deployments: {overrides: {hello: {triggers: [{name: "c\\ed"}]}}}\n'
+    )
+    assert set(found) == {"automations[0].name", "deployments.overrides.hello.triggers[0].name"}
+    assert all("one line of text" in message for message in found.values())

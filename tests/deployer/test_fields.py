@@ -11,8 +11,19 @@ from deployer import desired
 from deployer.catalog import Declaration
 from deployer.environment import ConcurrencyLimit, Environment, Limit, Overlay, Policy, WorkPool, WorkQueue
 from deployer.errors import Problem
-from deployer.fields import MARKS, STATES, Schedule, Strict, Tag, read, secret_literals, twice
-from deployer.merge import _marks
+from deployer.fields import (
+    MARKS,
+    RETIRED,
+    RETIRED_WHILE_PAUSED,
+    STATES,
+    Schedule,
+    Strict,
+    Tag,
+    marks,
+    read,
+    secret_literals,
+    twice,
+)
 from deployer.yamlfile import Document, parse
 from tests.deployer.builders import SCOPE
 
@@ -150,12 +161,12 @@ def test_every_fault_of_a_schedule_is_told_at_once() -> None:
 def test_the_tags_that_a_deploy_sets_itself_are_not_for_files(tag: str) -> None:
     path, message = fault(Declaration, f"{{name: x, entrypoint: a.py:f, pool: a, tags: [fine, '{tag}']}}")
     assert path == "tags[1]" and message == f"'{tag}' is a tag that the deploy itself sets and reads; choose another."
-    assert _marks(tag)
+    assert marks(tag)
 
 
 def test_every_tag_that_a_deploy_sets_is_reserved() -> None:
     preview = desired.Scope("shop", "dev", preview="pr-1")
-    for tag in (*SCOPE.tags, *preview.tags, desired.RETIRED, desired.RETIRED_WHILE_PAUSED):
+    for tag in (*SCOPE.tags, *preview.tags, RETIRED, RETIRED_WHILE_PAUSED):
         assert tag.startswith(MARKS) or tag in STATES
 
 

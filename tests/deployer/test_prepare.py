@@ -417,7 +417,7 @@ def test_nothing_is_written_by_planning_whatever_it_finds(desk: Desk) -> None:
 
 def published(desk: Desk) -> str | None:
     with desk.prepared() as found:
-        return prepare.check_published(found, Repository(desk.repo.path), desk.variables, desk.repo.path)
+        return prepare.check_published(found, Repository(desk.repo.path), desk.variables)
 
 
 def test_a_commit_that_the_remote_has_is_fine(desk: Desk) -> None:
