@@ -37,6 +37,8 @@ COLUMNS = ["time", "open", "high", "low", "close", "volume"]
 DAILY = "1d"
 EXCHANGE_ZONE = "America/New_York"
 SPELLING = re.compile(r"[A-Za-z0-9.^=:-]+")
+SAMPLE, POLYGON, YAHOO = "sample", "polygon", "yahoo"
+LIMITS = {POLYGON: "polygon-api", YAHOO: "yahoo-api"}  # global ones, that decay: so many requests in a while
 WATCHED = ("AAPL", "AMZN", "BRK.B", "GOOGL", "IBM", "JPM", "META", "MSFT", "NVDA", "XOM")
 
 Turn = Callable[[], None]

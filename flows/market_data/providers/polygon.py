@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from massive import RESTClient
 
-NAME = "polygon"
-LIMIT = "polygon-api"  # the global concurrency limit, with a slot decay: so many requests in a while
+NAME = providers.POLYGON
+LIMIT = providers.LIMITS[NAME]
 BASE = "https://api.massive.com"
 PAGE = 50_000
 INTERVALS = {

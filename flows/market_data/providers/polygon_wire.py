@@ -14,9 +14,9 @@ from massive import RESTClient
 from urllib3 import BaseHTTPResponse, PoolManager
 from urllib3.exceptions import HTTPError
 
-from flows.market_data.providers import Turn, errors
-from flows.market_data.providers.polygon import LIMIT, NAME
+from flows.market_data.providers import LIMITS, POLYGON, Turn, errors
 
+NAME, LIMIT = POLYGON, LIMITS[POLYGON]
 GOOD = ("OK", "DELAYED")  # delayed: the plan gives prices of fifteen minutes ago
 ABOUT_THE_KEY = "Check the key in the Secret block 'polygon-api-key', and what its plan includes."
 

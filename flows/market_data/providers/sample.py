@@ -24,7 +24,7 @@ from flows.market_data.providers.errors import UnknownSymbol
 if TYPE_CHECKING:
     import pandas as pd
 
-NAME = "sample"
+NAME = providers.SAMPLE
 SYMBOLS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
 PRICES = ["open", "high", "low", "close"]
 

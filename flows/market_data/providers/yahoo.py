@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from flows.market_data.providers.yahoo_wire import Wire
 
-NAME = "yahoo"
-LIMIT = "yahoo-api"  # the global concurrency limit, with a slot decay; Yahoo does not say how many requests it takes
+NAME = providers.YAHOO
+LIMIT = providers.LIMITS[NAME]  # Yahoo does not say how many requests it takes
 INTERVALS = ("1m", "5m", "15m", "30m", "1h", "1d")
 
 

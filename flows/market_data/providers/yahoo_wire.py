@@ -14,9 +14,9 @@ from curl_cffi.requests import Response, Session
 from curl_cffi.requests.exceptions import RequestException
 from yfinance.data import YfData
 
-from flows.market_data.providers import Turn, errors
-from flows.market_data.providers.yahoo import LIMIT, NAME
+from flows.market_data.providers import LIMITS, YAHOO, Turn, errors
 
+NAME, LIMIT = YAHOO, LIMITS[YAHOO]
 DATA = ("/v7/", "/v8/", "/v10/", "/ws/")  # the other paths are about cookies
 FORMS = {"v7": "quoteResponse", "v8": "chart", "v10": "quoteSummary"}  # what an answer has that we use
 COOKIE = (401, 403, 429)  # yfinance takes another cookie and asks once more
