@@ -28,7 +28,7 @@ from scripts import local, marked  # noqa: E402
 ENVIRONMENTS = ("dev", "qa", "prod")
 CATALOGUE = "flows/ingestion/deployments.yaml"
 BEFORE, AFTER = "days_back: 365", "days_back: 730"
-FLOW = "sample-market-data"
+SMOKE = "sample-end-to-end"
 
 
 class DemoError(Exception):
@@ -109,8 +109,8 @@ def play(stage: Stage) -> None:
     step(f"A merge to main: deploy {head[:12]} to dev")
     stage.deploy("apply", "dev")
 
-    step("Run the market-data flow on a worker: fetch, validate, store, indicators")
-    stage.deploy("run", "dev", FLOW)
+    step("Run the sample through all three work pools: load, indicators, the clean-up's count, and checks of them")
+    stage.deploy("run", "dev", SMOKE)
 
     step("A release candidate's tag: the same commit to QA. A release's tag: to production")
     stage.git("tag", "v1.0.0-rc1")

@@ -68,7 +68,10 @@ def publish(lines: Sequence[dict[str, Any]], source: str, day: date) -> None:
 
 @flow
 def daily_indicators(
-    days_back: PositiveInt = 300, symbols: list[Symbol] | None = None, calculation_date: date | None = None
+    days_back: PositiveInt = 300,
+    symbols: list[Symbol] | None = None,
+    calculation_date: date | None = None,
+    provider: settings.ProviderName | None = None,
 ) -> State:
     """Compute one day's indicators from the adjusted bars in the warehouse; nothing is fetched.
 
@@ -80,7 +83,7 @@ def daily_indicators(
         symbols: Default: all that the warehouse has.
         calculation_date: The trading day to compute. Default: the newest one in the warehouse.
     """
-    source = settings.source(settings.provider(), adjusted=True)
+    source = settings.source(settings.provider(provider), adjusted=True)
     engine = warehouse.connect(settings.warehouse_url())
     wanted = chosen(symbols, warehouse.symbols_of(engine, source))
     day = calculation_date or warehouse.newest_day(engine, source, wanted)

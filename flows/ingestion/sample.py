@@ -16,6 +16,7 @@ from flows.ingestion.loading import SYMBOLS_AT_A_TIME, begin, load, publish, wan
 from flows.ingestion.outcomes import loaded, sentence
 from flows.market_data.symbols import Symbol, chosen
 from flows.market_data.warehouse import DAILY
+from flows.settings import ProviderName
 
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=SYMBOLS_AT_A_TIME))  # type: ignore[arg-type]  # Prefect's own generics
@@ -24,6 +25,7 @@ def sample_market_data(
     days_back: PositiveInt = 30,
     max_symbols: PositiveInt | None = None,
     with_indicators: bool = True,
+    provider: ProviderName | None = None,
 ) -> State:
     """Load daily bars, unadjusted and adjusted, into the warehouse, then compute the newest day's indicators.
 
@@ -35,8 +37,9 @@ def sample_market_data(
             Indicators read the warehouse instead, and may find less there than they need: see daily_indicators.
         max_symbols: Load the first so many only.
         with_indicators: Compute indicators after the load.
+        provider: Whom to ask. None: the one that the environment's variable names.
     """
-    run = begin(None)
+    run = begin(provider)
     last = run.provider.today()
     first = last - timedelta(days=days_back)
     names = chosen(symbols, run.provider.SYMBOLS, max_symbols)
@@ -47,7 +50,7 @@ def sample_market_data(
     if not found:
         return Failed(message=sentence(outcomes))
     if with_indicators:
-        daily_indicators(symbols=found)
+        daily_indicators(symbols=found, provider=provider)
     return Completed(message=sentence(outcomes))
 
 

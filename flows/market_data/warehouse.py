@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 from flows.market_data import migrations, upserts
 from flows.market_data.companies import add_symbols, upsert_company_information, upsert_key_statistics
 from flows.market_data.connection import engine_of
+from flows.market_data.indicators import BARS_NEEDED
 from flows.market_data.ledger import (
     Archived,
     ChangedMeanwhile,
@@ -78,6 +79,7 @@ __all__ = [
     "missing",
     "newest_day",
     "read_bars",
+    "read_indicators",
     "read_year",
     "record_archive",
     "record_load",
@@ -187,6 +189,24 @@ def read_bars(
     )
     with engine.connect() as connection:
         return as_frame(connection, query)
+
+
+def read_indicators(
+    engine: Engine, source: str, names: Sequence[str], day: date, interval: str = DAILY
+) -> pd.DataFrame:
+    """One day's indicators of these symbols, by symbol: symbol, time and every indicator, NULL as NaN."""
+    import pandas as pd
+
+    row = indicators.c
+    query = (
+        select(row.symbol, row.time, *(row[name] for name in BARS_NEEDED))
+        .where(row.source == source, row.interval == interval, row.symbol.in_(names), row.time == _midnight(day))
+        .order_by(row.symbol)
+    )
+    with engine.connect() as connection:
+        result = connection.execute(query)
+        frame = pd.DataFrame([tuple(one) for one in result], columns=list(result.keys()))
+    return frame.astype(dict.fromkeys(BARS_NEEDED, float))
 
 
 def symbols_of(engine: Engine, source: str, interval: str = DAILY) -> list[str]:

@@ -14,8 +14,9 @@ import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.concurrency._asyncio import AcquireConcurrencySlotTimeoutError
 from prefect.concurrency.sync import rate_limit
 from prefect.events import Event
@@ -30,8 +31,9 @@ from sqlalchemy import Engine, text
 from flows import settings
 from flows.analytics import indicators as analytics
 from flows.analytics.indicators import daily_indicators
-from flows.ingestion import loading
+from flows.ingestion import end_to_end, loading
 from flows.ingestion.companies import weekly_reference_data
+from flows.ingestion.end_to_end import sample_end_to_end
 from flows.ingestion.orders import Order
 from flows.ingestion.outcomes import Outcome, sentence
 from flows.ingestion.polygon import polygon_daily_ingestion, polygon_historical_backfill
@@ -50,6 +52,7 @@ from tests.server import QUIET
 
 BARS = "/v2/aggs/ticker/{}/*"
 DAY = timedelta(days=1)
+NEWEST = FlowRunSort.START_TIME_DESC
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -378,6 +381,27 @@ def test_polygon_needs_its_key_and_says_where_it_belongs() -> None:
         Secret.delete("polygon-api-key")
     assert provider.source(adjusted=True) == "polygon_adjusted"
     assert "k3y" not in repr(provider)
+
+
+@pytest.fixture
+def deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smoke run as a worker's: one deployment is missing beside it, of the other no worker takes the runs."""
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__NAME", "sample-end-to-end-qa")
+    monkeypatch.setattr(end_to_end, "SECONDS_FOR_A_RUN", 0.1)
+    with get_client(sync_client=True) as client:
+        client.create_deployment(client.create_flow_from_name("cleanup"), "cleanup-qa", parameters={"dry_run": False})
+
+
+@pytest.mark.usefixtures("deployed")
+def test_the_smoke_run_says_which_pool_did_not_run_and_calls_its_run_off(at: Engine) -> None:
+    state = run(sample_end_to_end, symbols=["IBM"])
+    message, found = str(state.message), table(state, "sample-end-to-end")
+    assert state.is_failed() and "There is no deployment daily-indicators/daily-indicators-qa" in message
+    assert "cleanup: Not finished after 0.1 s" in message
+    assert {row["check"]: row["passed"] for row in found}["IBM: bars of sample"] == "yes"
+    with get_client(sync_client=True) as client:
+        [left] = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["cleanup"])), sort=NEWEST)[:1]
+    assert left.state and left.state.is_final() and left.parameters["dry_run"] is True
 
 
 def test_a_turn_is_waited_for_where_the_limit_exists_and_not_where_it_does_not() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def test_the_demo_goes_all_the_way(demo: Demo) -> None:
         "Release 1 of dev succeeded",
         "Release 1 of qa succeeded",
         "Release 2 of prod succeeded",
-        ": Completed",
+        "23 of 23 checks passed",
     ):
         assert words in demo.out
     assert "Release 3 of prod succeeded, rolling back release 2 to release 1" in demo.out
@@ -80,10 +81,20 @@ def test_the_demo_ends_what_it_started(demo: Demo) -> None:
     assert done.returncode == 1 and "nothing is up" in done.stderr
 
 
-def test_the_demo_stores_real_prices_and_indicators(demo: Demo) -> None:
-    import sqlite3
+def test_the_sample_goes_through_all_three_work_pools(demo: Demo) -> None:
+    query = """
+        select work_pool.name, flow_run.state_type from flow_run
+        join work_queue on work_queue.id = flow_run.work_queue_id join work_pool on work_pool.id = work_queue.work_pool_id
+        where flow_run.state_type not in ('SCHEDULED')
+    """
+    with sqlite3.connect(demo.clone / ".local" / "demo" / "dev" / "prefect" / "prefect.db") as api:
+        found = set(api.execute(query).fetchall())
+    pools = ("dev-data-ingestion-pool", "dev-analytics-pool", "dev-maintenance-pool")
+    assert found == {(pool, "COMPLETED") for pool in pools}
 
+
+def test_the_demo_stores_real_prices_and_indicators(demo: Demo) -> None:
     with sqlite3.connect(demo.clone / ".local" / "demo" / "dev" / "warehouse.db") as warehouse:
         tables = [row[0] for row in warehouse.execute("select name from sqlite_master where type = 'table'")]
         counts = {name: warehouse.execute(f'select count(*) from "{name}"').fetchone()[0] for name in tables}
-    assert counts["bars"] > 500 and counts["indicators"] == counts["symbols"] == 3, json.dumps(counts)
+    assert counts["bars"] > 2000 and counts["indicators"] == counts["symbols"] == 5, json.dumps(counts)
