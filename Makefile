@@ -43,6 +43,7 @@ lock: ## Bring requirements.txt in line with what is declared; UPGRADE=pandas (o
 
 # .venv is ready when it holds a copy of the lock that it was made from. The copy is written last: after a failed or
 # interrupted installation there is none, and the next call starts afresh. Only wheels, so that nothing is compiled here.
+# The path file lets `.venv/bin/python flows/ingestion/sample.py` find the package `flows`.
 install:
 	@set -e; \
 	for python in "$(PYTHON)" $(PYTHONS:%=python%) ""; do \
@@ -65,5 +66,6 @@ install:
 	    $(RUN) -m pip install -qq --disable-pip-version-check --no-compile --no-deps \
 	        --require-hashes --only-binary :all: -r requirements.txt; \
 	fi; \
+	for site in .venv/lib/python*/site-packages; do test ! -d "$$site" || pwd >"$$site/this-checkout.pth"; done; \
 	$(RUN) -m compileall -qq -j 0 .venv/lib || true; \
 	cp requirements.txt .venv/requirements.txt

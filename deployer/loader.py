@@ -23,13 +23,16 @@ from typing import Any
 PLACEHOLDER = "00000000-0000-4000-8000-000000000000"
 """Stands for the id of a deployment that may not exist yet, inside its triggers."""
 
+OWN = str(Path(__file__).resolve().parents[1])
+"""Where this package is. The environment may have it on its path: what a commit does not have must be missed."""
+
 
 def main() -> int:
     checkout = Path(sys.argv[1]).resolve()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     os.chdir(checkout)
-    sys.path.insert(0, str(checkout))
+    sys.path[:] = [str(checkout), *(path for path in sys.path if path != OWN)]
     session = Session(checkout)
     for line in sys.stdin:
         request = json.loads(line)

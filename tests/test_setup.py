@@ -182,7 +182,7 @@ def executables(directory: Path, **scripts: str) -> Path:
 UV = """
 echo "$1" >>calls
 case "$1" in
-venv) mkdir -p .venv/bin .venv/lib; ln -s "$(command -v python3)" .venv/bin/python ;;
+venv) mkdir -p .venv/bin .venv/lib/python3.11/site-packages; ln -s "$(command -v python3)" .venv/bin/python ;;
 pip) test ! -e broken ;;
 esac
 """
@@ -216,6 +216,11 @@ def test_setup_installs_once(clone: Clone) -> None:
     assert clone.setup().returncode == 0
     assert clone.setup().returncode == 0
     assert clone.installations() == 1
+
+
+def test_a_flows_file_finds_its_package_in_the_environment_that_setup_makes(clone: Clone) -> None:
+    clone.setup()
+    assert (clone.root / ".venv/lib/python3.11/site-packages/this-checkout.pth").read_text() == f"{clone.root}\n"
 
 
 def test_setup_installs_again_when_the_lock_has_changed(clone: Clone) -> None:
