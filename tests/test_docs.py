@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -111,3 +114,22 @@ def test_every_module_of_the_pipeline_is_in_the_engines_table_of_contents() -> N
         "cli",
     ]
     assert not [s for s in steps if not re.search(rf"^    {s} ", told, re.MULTILINE)]
+
+
+def test_the_flow_that_is_shown_can_be_saved_declared_and_tested(tmp_path: Path) -> None:
+    shown = blocks((ROOT / "docs" / "writing-a-flow.md").read_text())
+    module, declared, test = (
+        next(block for block in shown if words in block) for words in ("@flow", "- name: report-gaps", "def test_")
+    )
+    shutil.copytree(ROOT / "flows", tmp_path / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "environments", tmp_path / "environments")
+    (tmp_path / "flows/analytics/gaps.py").write_text(module)
+    with open(tmp_path / "flows/analytics/deployments.yaml", "a") as catalogue:
+        catalogue.write("\n" + declared)
+    (tmp_path / "test_gaps.py").write_text(test)
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    validate = [str(ROOT / "scripts/deploy.py"), "validate", "--static", "--repo", str(tmp_path)]
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    for command in (validate, ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_gaps.py"]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
