@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from prefect.blocks.system import Secret
 from prefect.concurrency.sync import concurrency, rate_limit
@@ -14,6 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.variables import Variable
 
+from flows.market_data.places import Place
 from flows.market_data.providers import Provider, Turn, polygon, sample, yahoo
 
 WAREHOUSE_SECRET = "warehouse-url"
@@ -21,6 +23,8 @@ WAREHOUSE_VARIABLE = "WAREHOUSE_URL"
 POLYGON_SECRET = "polygon-api-key"
 POLYGON_VARIABLE, YAHOO_VARIABLE = "POLYGON_URL", "YAHOO_URL"  # other addresses: a gateway's, or a test's own server
 PROVIDER_VARIABLE = "market_data_provider"
+ARCHIVE_VARIABLE, BACKUP_VARIABLE = "archive_url", "backup_url"
+STORAGE_SECRET = "storage-options"
 WRITE_LIMIT = "warehouse-writes"
 SECONDS_TO_GIVE_UP_A_TURN = 60  # of a run that was killed; the shortest that Prefect takes
 
@@ -71,6 +75,40 @@ def warehouse_url() -> str:
     """
     told = _secret(WAREHOUSE_SECRET) or os.environ.get(WAREHOUSE_VARIABLE)
     return told or f"sqlite:///{get_current_settings().home / 'warehouse.db'}"
+
+
+def archive(url: str | None = None) -> Place:
+    """Where archived bars are kept: at this URL, else where the Prefect variable says, else in Prefect's home."""
+    return _place(url, ARCHIVE_VARIABLE, "archive")
+
+
+def backups(url: str | None = None) -> Place:
+    """Where backups are kept: at this URL, else where the Prefect variable says, else in Prefect's home."""
+    return _place(url, BACKUP_VARIABLE, "backups")
+
+
+def _place(url: str | None, variable: str, folder: str) -> Place:
+    told = url or Variable.get(variable, default=None)
+    if told is not None and not isinstance(told, str):
+        raise ValueError(f"The Prefect variable '{variable}' is {told!r}: expected a folder or s3://bucket/prefix.")
+    return Place(told or str(get_current_settings().home / folder), _storage_options())
+
+
+def _storage_options() -> dict[str, Any]:
+    """What S3 needs that the usual AWS variables don't say, from a Secret block that holds JSON."""
+    text = _secret(STORAGE_SECRET)
+    if not text:
+        return {}
+    try:
+        options = json.loads(text)
+    except ValueError:  # its message would show the text
+        options = None
+    if not isinstance(options, dict):
+        raise ValueError(
+            f"The Secret block '{STORAGE_SECRET}' is no JSON object: expected something like "
+            '{"endpoint_url": "https://s3.example", "key": "...", "secret": "..."}.'
+        ) from None
+    return options
 
 
 def turn_to_write() -> AbstractContextManager[None]:
