@@ -145,14 +145,9 @@ def introduce(place: Place, path: str) -> Archived:
     """What a file says of itself. Damaged if that is not true."""
     frame, facts = _parsed(place, path)
     try:
-        found = Archived(
-            *(facts[name] for name in ("source", "interval", "symbol")),
-            year=int(facts["year"]),
-            path=path,
-            rows=len(frame),
-            checksum=facts["checksum"],
-            written=datetime.fromisoformat(facts["written"]),
-        )
+        source, interval, symbol = (facts[name] for name in ("source", "interval", "symbol"))
+        written = datetime.fromisoformat(facts["written"])
+        found = Archived(source, interval, symbol, int(facts["year"]), path, len(frame), facts["checksum"], written)
     except (KeyError, ValueError):
         raise Damaged(f"{place.at(path)} was not written by this archive. Move it away, and try again.") from None
     if checksum(frame) != found.checksum:
