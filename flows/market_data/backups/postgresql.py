@@ -164,8 +164,11 @@ def _run(engine: Engine, program: Path, *words: str, after: list[str] | None = N
 def _address(engine: Engine) -> tuple[str, dict[str, str]]:
     """The database as libpq writes it, without the password, and the environment that holds it."""
     from psycopg.conninfo import make_conninfo
+    from psycopg.pq import Conninfo
 
-    options = dict(engine.dialect.create_connect_args(engine.url)[1])
+    known = {each.keyword.decode() for each in Conninfo.get_defaults()}  # the driver has options of its own besides
+    given = engine.dialect.create_connect_args(engine.url)[1]
+    options = {name: value for name, value in given.items() if name in known}
     if "sslpassword" in options:
         raise ValueError("pg_dump can't be given the URL's sslpassword in secret: use a client key without a password.")
     password = options.pop("password", None)
