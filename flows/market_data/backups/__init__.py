@@ -56,6 +56,7 @@ def back_up(url: str, place: Place, verify: bool = True) -> Backup:
     with workshop(place) as folder, kind.alone(url):
         file = folder / "backup"
         tables = kind.dump(url, file)
+        file.chmod(0o600)  # all that is in the warehouse is in it
         if verify and (wrong := differences(tables, kind.tried(url, file))):
             raise BackupFailed(f"The backup is not what was in the database: {wrong}. It was thrown away.")
         name = _name(address, kind, digest_of(file), now(), verify)

@@ -30,12 +30,15 @@ def dump(url: str, file: Path) -> Contents:
 
 def tried(_url: str, file: Path) -> Contents:
     restored = file.with_name("restored.db")
-    _copy(file, restored)
-    with _open(restored) as database:
-        problems = [row[0].decode() for row in database.execute("PRAGMA integrity_check").fetchmany(3)]
-        if problems != ["ok"]:
-            raise BackupFailed(f"The backup is broken: {'; '.join(problems)}. It was thrown away.")
-        return contents(database)
+    try:
+        _copy(file, restored)
+        with _open(restored) as database:
+            problems = [row[0].decode() for row in database.execute("PRAGMA integrity_check").fetchmany(3)]
+            if problems != ["ok"]:
+                raise BackupFailed(f"The backup is broken: {'; '.join(problems)}. It was thrown away.")
+            return contents(database)
+    except sqlite3.DatabaseError as error:
+        raise BackupFailed(f"The backup can't be restored: {error}. It was thrown away.") from None
 
 
 def restore(url: str, file: Path) -> Contents:

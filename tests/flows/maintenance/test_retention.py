@@ -116,7 +116,9 @@ def test_many_old_bars_go_in_batches_and_a_repeat_finds_nothing(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH", 10)
-    warehouse.upsert_bars_of_many(engine, "sample", [("A", daily(40)), ("B", daily(5)), ("C", daily(4)), ("D", daily(40))])
+    warehouse.upsert_bars_of_many(
+        engine, "sample", [("A", daily(40)), ("B", daily(5)), ("C", daily(4)), ("D", daily(40))]
+    )
     [old] = warehouse.series(engine, {}, 1)
     batches = list(retention.delete_old(engine, old))
     assert sum(batches) == old.old_bars == 38 + 5 + 4 + 38
