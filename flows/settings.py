@@ -136,4 +136,7 @@ def _secret(name: str) -> str | None:
         if isinstance(error.__cause__, ObjectNotFound):
             return None
         raise
-    return str(block.get())  # type: ignore[union-attr]  # in a flow that is not async, load answers at once
+    value = block.value.get_secret_value()  # type: ignore[union-attr]  # in a flow that is not async, load answers at once
+    return (
+        value if isinstance(value, str) else json.dumps(value)
+    )  # `get` would make JSON's values of a text: 1e5 of a key

@@ -198,7 +198,7 @@ def archive_bars(
     lines = work(years, lambda some: archive_symbol.submit(engine, place, some))
     publish("archive-bars", lines, f"Years archived at {place.url}")
     good = [one for one in lines if not one["error"]]
-    return verdict(lines, f"{len(good):,} of {len(years):,} years archived: {total(good):,} bars.")
+    return verdict(lines, f"{len(good):,} years archived of {len(years):,}: {total(good):,} bars.")
 
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=SYMBOLS_AT_A_TIME))  # type: ignore[arg-type]  # Prefect's own generics
@@ -235,7 +235,7 @@ def restore_archive(
     good = [one for one in lines if not one["error"]]
     did = "are sound" if dry_run else "put back"
     ending = " (dry run)." if dry_run else "."
-    return verdict(lines, f"{len(good):,} of {len(files):,} years {did}: {total(good):,} bars{ending}")
+    return verdict(lines, f"{len(good):,} years of {len(files):,} {did}: {total(good):,} bars{ending}")
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ def test_a_restore_leaves_what_the_warehouse_has(engine: Engine, place: Place) -
 def test_bars_that_change_between_writing_and_deleting_stay(
     engine: Engine, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verified = archive.mark_verified
+    verified = warehouse.mark_verified
 
     def meanwhile(*arguments: Any) -> Any:
         correct(engine)
@@ -249,7 +249,7 @@ def test_a_broken_file_whose_bars_are_all_restored_is_written_anew(sqlite: Engin
 
 def test_two_archive_runs_at_once_lose_nothing(engine: Engine, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second does all of it while the first is about to delete, and the other way round."""
-    before, gone = contents(engine), archive.delete_archived
+    before, gone = contents(engine), warehouse.delete_archived
 
     def another_first(*arguments: Any) -> Any:
         monkeypatch.setattr(archive, "delete_archived", gone)
@@ -393,7 +393,8 @@ def killed(engine: Engine, place: Place, after: int) -> bool:
 def test_an_archive_that_is_killed_at_any_step_is_finished_by_its_repeat(
     engine: Engine, tmp_path: Path, again: bool
 ) -> None:
-    ends, after = [], 0
+    ends: list[Any] = []
+    after = 0
     while not ends or after == len(ends):
         after += 1
         place = Place(str(tmp_path / str(after)))

@@ -21,7 +21,8 @@ from flows.market_data.backups import BackupFailed, __main__, back_up, known, re
 from flows.market_data.backups import postgresql as postgresql_backups
 from flows.market_data.backups import sqlite as sqlite_backups
 from flows.market_data.backups.contents import Rows, differences
-from flows.market_data.places import UNFINISHED, Place
+from flows.market_data.migrations import drift
+from flows.market_data.places import UNFINISHED, Place, digest_of
 from tests.flows.frames import apple, bars
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def test_a_backup_restored_is_the_warehouse_to_the_last_bit(
     again = empty(engine, request, tmp_path)
     assert restore(place.folder / backup.name, again) == backup.tables
     assert contents(again) == contents(url)
-    assert not warehouse.migrations.drift(warehouse.connect(again))
+    restored = warehouse.connect(again)
+    assert drift(restored) == []
+    restored.dispose()
 
 
 def test_a_backup_leaves_nothing_but_its_file(engine: Engine, url: str, place: Place) -> None:
@@ -97,7 +100,7 @@ def test_a_backup_into_s3_is_the_one_that_was_taken(engine: Engine, url: str, s3
     backup = back_up(url, place)
     assert known(place) == [backup.name] and place.size(backup.name) == backup.size
     file = __main__.here(f"{place.url}/{backup.name}", tmp_path)
-    assert backups.digest_of(file)[:16] in backup.name
+    assert digest_of(file)[:16] in backup.name
 
 
 def test_a_backup_is_of_one_moment_while_others_write(engine: Engine, url: str, place: Place) -> None:
@@ -155,6 +158,7 @@ KILLED = """
 import os, signal, sys
 from flows.market_data import backups
 from flows.market_data.backups import postgresql
+from flows.market_data.migrations import drift
 from flows.market_data.places import Place
 postgresql._restore = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 backups.back_up(sys.argv[1], Place(sys.argv[2]))
@@ -334,7 +338,7 @@ def test_a_broken_sqlite_file_is_no_backup(small: str, place: Place, monkeypatch
         target.write_bytes(content)
 
     monkeypatch.setattr(sqlite_backups, "_copy", and_break)
-    with pytest.raises(BackupFailed, match="The backup (is broken|can't be restored)"):
+    with pytest.raises(BackupFailed, match=r"The backup (is broken|can't be restored)"):
         back_up(small, place)
     assert known(place) == []
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from flows.market_data import places
 from flows.market_data.places import UNFINISHED, Place, digest_of, workshop
 
 pytest_plugins = ["tests.flows.maintenance.s3"]
@@ -165,6 +164,6 @@ def test_a_killed_runs_files_are_removed_by_the_next_and_a_living_ones_are_not(t
 
 
 def test_a_workshop_for_s3_is_among_the_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     with workshop(Place("s3://bucket")) as mine:
         assert mine.parent == tmp_path and mine.stat().st_mode & 0o777 == 0o700

@@ -159,7 +159,7 @@ def test_days_without_bars_are_forgotten_with_those_that_had_some(engine: Engine
 
 
 @pytest.mark.parametrize("others", [{"source": "other"}, {"interval": "1h"}])
-def test_other_series_notes_are_left_alone(engine: Engine, others: dict[str, str]) -> None:
+def test_other_series_notes_are_left_alone(engine: Engine, others: dict[str, Any]) -> None:
     warehouse.record_load(engine, load(1, 3, **others))
     warehouse.upsert_bars(engine, "A", "sample", daily(9))
     clean(engine, 1)
