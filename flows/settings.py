@@ -78,19 +78,25 @@ def warehouse_url() -> str:
 
 
 def archive(url: str | None = None) -> Place:
-    """Where archived bars are kept: at this URL, else where the Prefect variable says, else in Prefect's home."""
+    """Where archived bars are kept: at this URL, else where the Prefect variable says, else beside a SQLite warehouse."""
     return _place(url, ARCHIVE_VARIABLE, "archive")
 
 
 def backups(url: str | None = None) -> Place:
-    """Where backups are kept: at this URL, else where the Prefect variable says, else in Prefect's home."""
+    """Where backups are kept: at this URL, else where the Prefect variable says, else beside a SQLite warehouse."""
     return _place(url, BACKUP_VARIABLE, "backups")
 
 
 def _place(url: str | None, variable: str, folder: str) -> Place:
+    """In Prefect's home only with a warehouse that is a file: that one is on the same disk, by default in the same folder."""
     told = url or Variable.get(variable, default=None)
     if told is not None and not isinstance(told, str):
         raise ValueError(f"The Prefect variable '{variable}' is {told!r}: expected a folder or s3://bucket/prefix.")
+    if not told and not warehouse_url().startswith("sqlite"):
+        raise ValueError(
+            f"The warehouse is on a server, and nobody said where its {folder} should be kept: a worker's own folder may be gone "
+            f"tomorrow. Give the parameter 'url', or set '{variable}' under `variables` in the environment's file and deploy."
+        )
     return Place(told or str(get_current_settings().home / folder), _storage_options())
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SYMBOLS_AT_A_TIME = 4
 SYMBOLS_IN_HAND = 100  # submitted together: in between others may write, and the log tells how far it is
+FAILURES_SHOWN = 500  # a table should stay small enough for a page
 
 Line = dict[str, Any]
 Key = tuple[str, str, str]
@@ -127,8 +128,8 @@ def said(error: BaseException) -> str:
 
 
 def publish(key: str, lines: Sequence[Line], title: str) -> None:
-    """All that failed, and a line for each source, interval and year of what did not: the years of many symbols are many."""
-    bad = [one for one in lines if one["error"]]
+    """What failed, and a line for each source, interval and year of what did not: the years of many symbols are many."""
+    bad = [one for one in lines if one["error"]][:FAILURES_SHOWN]
     create_table_artifact(
         key=key, table=[*bad, *summary([one for one in lines if not one["error"]])], description=title
     )
@@ -185,15 +186,16 @@ def archive_bars(
         symbols: Only these.
         sources: Only these. Adjusted prices change with each split: in the archive they stay as they were.
         intervals: Only these.
-        url: A folder, or s3://bucket/prefix. Default: the Prefect variable archive_url, else a folder in Prefect's home.
+        url: A folder, or s3://bucket/prefix. Default: what the Prefect variable archive_url says.
         dry_run: Count only.
     """
-    engine, place = warehouse.connect(settings.warehouse_url()), settings.archive(url)
+    engine = warehouse.connect(settings.warehouse_url())
     years = years_to_archive(engine, keep_years, before, Choice(symbols, sources, intervals))
     if dry_run:
         lines = [{**line(year), "bars": year.rows, "state": "to be archived"} for year in years]
-        publish("archive-bars", lines, f"Years that would be archived at {place.url}")
+        publish("archive-bars", lines, "Years that would be archived")
         return Completed(message=f"{len(years):,} years with {total(lines):,} bars would be archived (dry run).")
+    place = settings.archive(url)
     place.try_to_write()
     lines = work(years, lambda some: archive_symbol.submit(engine, place, some))
     publish("archive-bars", lines, f"Years archived at {place.url}")
@@ -222,7 +224,7 @@ def restore_archive(
         last_year: To this year.
         sources: Only these.
         intervals: Only these.
-        url: A folder, or s3://bucket/prefix. Default: the Prefect variable archive_url, else a folder in Prefect's home.
+        url: A folder, or s3://bucket/prefix. Default: what the Prefect variable archive_url says.
         dry_run: Read and compare the files only.
     """
     engine, place = warehouse.connect(settings.warehouse_url()), settings.archive(url)

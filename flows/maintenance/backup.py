@@ -45,7 +45,7 @@ def database_backup(url: str | None = None, keep: PositiveInt = 7, verify: bool 
     Only then it gets its name and older ones are deleted; until then the ones before are untouched.
 
     Args:
-        url: A folder, or s3://bucket/prefix. Default: the Prefect variable backup_url, else a folder in Prefect's home.
+        url: A folder, or s3://bucket/prefix. Default: what the Prefect variable backup_url says.
         keep: So many of the newest verified backups stay.
         verify: On PostgreSQL the role needs CREATEDB for it. Without it the file's name ends in -unverified.
     """

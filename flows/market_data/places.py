@@ -32,7 +32,7 @@ class Place:
     """A folder or a bucket's prefix. It is made when the first file is put there.
 
     Args:
-        url: A path, or `s3://bucket/prefix`. No key may be in it: it is shown in messages.
+        url: A whole path, or `s3://bucket/prefix`. No key may be in it: it is shown in messages.
         options: Of fsspec's S3 file system, such as `endpoint_url`; what is not given comes from the usual AWS variables.
     """
 
@@ -45,8 +45,11 @@ class Place:
                 "Files are kept in a folder or at s3://bucket/prefix, without a key or a question mark in it. "
                 "S3's key comes from the AWS variables or from a Secret block."
             )
-        if not self.url.strip():
-            raise ValueError("The folder's name is empty.")
+        if self.local and not Path(self.url).expanduser().is_absolute():
+            raise ValueError(
+                f"{self.url!r} is no whole path: a run's own folder, where it would be, is thrown away after the run. "
+                "Begin with / or ~, or give s3://bucket/prefix."
+            )
 
     @property
     def local(self) -> bool:
@@ -117,9 +120,12 @@ class Place:
             self.files.rm_file(self.at(name))
 
     def names(self) -> list[str]:
-        """Of all files here, in order; those that are being written aside."""
+        """Of all files here, in order; those that are being written aside. None of a folder that is not there yet."""
         root = self.files._strip_protocol(str(self.folder) if self.local else self.url.rstrip("/"))
-        found = [str(path)[len(root) + 1 :] for path in self.files.find(root)]
+        try:
+            found = [str(path)[len(root) + 1 :] for path in self.files.find(root)]
+        except FileNotFoundError as error:
+            raise ValueError(f"There is no such place as {self.url}: {_reason(error)}.") from None
         return sorted(name for name in found if not name.startswith(UNFINISHED))
 
     def try_to_write(self) -> None:

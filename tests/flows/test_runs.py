@@ -296,9 +296,14 @@ def test_a_backup_is_tried_and_the_old_ones_are_thinned_out(at: Engine, tmp_path
     assert {line["table"]: line["rows"] for line in table(state, "database-backup")}["bars"] == 2
 
 
-def test_files_are_kept_where_the_parameter_says_else_the_variable_else_at_home(tmp_path: Path) -> None:
+def test_files_are_kept_where_the_parameter_says_else_the_variable_else_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with temporary_settings({PREFECT_HOME: tmp_path}):
         assert (settings.archive().url, settings.backups().url) == (f"{tmp_path}/archive", f"{tmp_path}/backups")
+    monkeypatch.setenv("WAREHOUSE_URL", "postgresql://me@host/warehouse")
+    with pytest.raises(ValueError, match=r"nobody said where its backups should be kept: .*set 'backup_url' under"):
+        settings.backups()
     Variable.set("archive_url", "s3://bucket/archive", overwrite=True)
     Secret(value='{"key": "k3y", "secret": "hunter2"}').save("storage-options")
     try:

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def listed(place: str) -> int:
-    names = backups.known(Place(place))
+    names = backups.known(Place(place if "://" in place else str(Path(place).absolute())))
     print("\n".join(names) or f"There are no backups at {place}.")
     return 0
 

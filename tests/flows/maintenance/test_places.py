@@ -79,6 +79,12 @@ def test_a_place_that_cannot_be_is_refused_without_saying_its_key(url: str) -> N
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["archive", "./archive", "", " ", "../archive"])
+def test_a_folder_that_would_be_in_a_runs_own_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="is no whole path: a run's own folder"):
+        Place(url)
+
+
 def test_the_keys_of_s3_are_in_no_representation() -> None:
     assert "hunter2" not in repr(Place("s3://bucket", {"secret": "hunter2"}))
 
@@ -97,6 +103,8 @@ def test_what_is_sent_to_s3_and_arrives_otherwise_is_no_file(
 def test_a_bucket_that_is_not_there_is_named(s3: str) -> None:
     with pytest.raises(ValueError, match="There is no such place as s3://no-such-bucket"):
         Place("s3://no-such-bucket/x").try_to_write()
+    with pytest.raises(ValueError, match="There is no such place as s3://no-such-bucket"):
+        Place("s3://no-such-bucket/x").names()
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
