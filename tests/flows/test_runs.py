@@ -240,7 +240,7 @@ def test_an_archive_run_only_counts_until_it_is_told_to_move(at: Engine, tmp_pat
 
 
 def test_what_was_archived_is_restored_by_years_and_symbols(at: Engine, tmp_path: Path) -> None:
-    warehouse.upsert_bars(at, "AAPL", "sample", apple())
+    warehouse.upsert_bars(at, "AAPL", "sample", apple().tail(900))
     place = {"url": str(tmp_path / "archive")}
     run(archive_bars, **place, before=date(2012, 1, 1), dry_run=False)
     some = {**place, "symbols": ["aapl"], "first_year": 2010, "last_year": 2011}

@@ -126,18 +126,18 @@ def test_a_restored_year_that_did_not_change_is_not_written_again(engine: Engine
     assert len(bars_of(engine)) == 0
 
 
-def test_a_repeated_restore_changes_nothing(engine: Engine, place: Place) -> None:
-    archive_year(engine, place, OF_2012)
-    assert [restored(engine, place), restored(engine, place)] == [250, 0]
+def test_a_repeated_restore_changes_nothing(sqlite: Engine, place: Place) -> None:
+    archive_year(sqlite, place, OF_2012)
+    assert [restored(sqlite, place), restored(sqlite, place)] == [250, 0]
 
 
-def test_a_corrected_year_is_written_anew(engine: Engine, place: Place) -> None:
-    archive_year(engine, place, OF_2012)
-    restored(engine, place)
-    correct(engine)
-    assert archive_year(engine, place, OF_2012).written
-    restored(engine, place)
-    assert bars_of(engine)["close"].tolist()[:1] == [1.0] and len(bars_of(engine)) == 250
+def test_a_corrected_year_is_written_anew(sqlite: Engine, place: Place) -> None:
+    archive_year(sqlite, place, OF_2012)
+    restored(sqlite, place)
+    correct(sqlite)
+    assert archive_year(sqlite, place, OF_2012).written
+    restored(sqlite, place)
+    assert bars_of(sqlite)["close"].tolist()[:1] == [1.0] and len(bars_of(sqlite)) == 250
 
 
 def test_a_few_bars_that_come_after_do_not_replace_the_many_in_the_file(engine: Engine, place: Place) -> None:
@@ -150,21 +150,21 @@ def test_a_few_bars_that_come_after_do_not_replace_the_many_in_the_file(engine: 
     assert bars_of(engine)["close"].tolist()[:1] == [1.0]  # the warehouse's was the newer
 
 
-def test_what_retention_deleted_of_a_restored_year_stays_in_the_file(engine: Engine, place: Place) -> None:
-    before = contents(engine)
-    archive_year(engine, place, OF_2012)
-    restored(engine, place)
-    forget(engine, warehouse.bars, warehouse.bars.c.time < datetime(2012, 7, 1, tzinfo=UTC))
-    assert archive_year(engine, place, OF_2012).rows == 250
-    restored(engine, place)
-    assert contents(engine)[-291:] == before[-291:]
+def test_what_retention_deleted_of_a_restored_year_stays_in_the_file(sqlite: Engine, place: Place) -> None:
+    before = contents(sqlite)
+    archive_year(sqlite, place, OF_2012)
+    restored(sqlite, place)
+    forget(sqlite, warehouse.bars, warehouse.bars.c.time < datetime(2012, 7, 1, tzinfo=UTC))
+    assert archive_year(sqlite, place, OF_2012).rows == 250
+    restored(sqlite, place)
+    assert contents(sqlite)[-291:] == before[-291:]
 
 
-def test_a_restore_leaves_what_the_warehouse_has(engine: Engine, place: Place) -> None:
-    archive_year(engine, place, OF_2012)
-    correct(engine)
-    assert restored(engine, place) == 249
-    assert bars_of(engine)["close"].tolist()[:1] == [1.0]
+def test_a_restore_leaves_what_the_warehouse_has(sqlite: Engine, place: Place) -> None:
+    archive_year(sqlite, place, OF_2012)
+    correct(sqlite)
+    assert restored(sqlite, place) == 249
+    assert bars_of(sqlite)["close"].tolist()[:1] == [1.0]
 
 
 def test_bars_that_change_between_writing_and_deleting_stay(
@@ -273,11 +273,11 @@ def test_an_archive_whose_ledger_was_lost_is_put_back_by_what_its_files_say(engi
     assert [noted.rows for noted in warehouse.archived_years(engine)] == [252]
 
 
-def test_a_file_that_the_ledger_does_not_know_loses_no_bar(engine: Engine, place: Place) -> None:
-    archive_year(engine, place, OF_2012)
-    forget(engine, warehouse.archive_ledger)
-    correct(engine)
-    assert archive_year(engine, place, OF_2012).rows == 250
+def test_a_file_that_the_ledger_does_not_know_loses_no_bar(sqlite: Engine, place: Place) -> None:
+    archive_year(sqlite, place, OF_2012)
+    forget(sqlite, warehouse.archive_ledger)
+    correct(sqlite)
+    assert archive_year(sqlite, place, OF_2012).rows == 250
 
 
 def test_a_foreign_file_in_a_years_place_is_left_there(sqlite: Engine, place: Place) -> None:
@@ -417,23 +417,23 @@ def begin(engine: Engine, place: Place, again: bool) -> None:
     correct(engine)
 
 
-def test_a_year_that_is_not_over_is_not_archived_whatever_is_asked_for(engine: Engine) -> None:
+def test_a_year_that_is_not_over_is_not_archived_whatever_is_asked_for(sqlite: Engine) -> None:
     today = now()
-    warehouse.upsert_bars(engine, "AAPL", "sample", bars({"time": today - timedelta(minutes=1)}))
-    years = warehouse.years_over(engine, 1, before=date(9999, 12, 31))
+    warehouse.upsert_bars(sqlite, "AAPL", "sample", bars({"time": today - timedelta(minutes=1)}))
+    years = warehouse.years_over(sqlite, 1, before=date(9999, 12, 31))
     assert {year.year for year in years} == {2011, 2012, 2013}
 
 
-def test_kept_years_count_from_the_newest_bar_of_each_source(engine: Engine) -> None:
-    warehouse.upsert_bars(engine, "AAPL", "other", bars({}, {"time": datetime(2020, 1, 1, tzinfo=UTC)}))
-    found = [(year.source, year.year) for year in warehouse.years_over(engine, 1)]
+def test_kept_years_count_from_the_newest_bar_of_each_source(sqlite: Engine) -> None:
+    warehouse.upsert_bars(sqlite, "AAPL", "other", bars({}, {"time": datetime(2020, 1, 1, tzinfo=UTC)}))
+    found = [(year.source, year.year) for year in warehouse.years_over(sqlite, 1)]
     assert found == [("other", 2010), ("sample", 2011)]
-    assert warehouse.years_over(engine, 5000) == []
+    assert warehouse.years_over(sqlite, 5000) == []
 
 
-def test_a_bar_of_the_future_lets_no_year_end(engine: Engine) -> None:
-    warehouse.upsert_bars(engine, "AAPL", "sample", bars({"time": datetime(2200, 1, 1, tzinfo=UTC)}))
-    assert [year.year for year in warehouse.years_over(engine, 1)] == [2011]
+def test_a_bar_of_the_future_lets_no_year_end(sqlite: Engine) -> None:
+    warehouse.upsert_bars(sqlite, "AAPL", "sample", bars({"time": datetime(2200, 1, 1, tzinfo=UTC)}))
+    assert [year.year for year in warehouse.years_over(sqlite, 1)] == [2011]
 
 
 def test_an_empty_warehouse_has_no_years() -> None:

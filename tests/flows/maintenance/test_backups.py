@@ -177,6 +177,18 @@ def test_what_a_killed_backup_left_is_gone_after_the_next(postgresql: PostgreSQL
     engine.dispose()
 
 
+def test_postgresqls_own_command_restores_a_backup(postgresql: PostgreSQL, place: Place) -> None:
+    """As docs/maintenance.md says it, for whoever has lost this repository."""
+    url, again = postgresql.new_database(), postgresql.new_database()
+    engine = warehouse.connect(url)
+    warehouse.upsert_bars(engine, "AAPL", "sample", apple())
+    engine.dispose()
+    file = place.folder / back_up(url, place).name
+    words = ["--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction", f"--dbname={again}", str(file)]
+    subprocess.run([postgresql_backups.programs_for(0) / "pg_restore", *words], check=True)
+    assert contents(again) == contents(url)
+
+
 def test_one_backup_of_a_database_at_a_time(postgresql: PostgreSQL, place: Place) -> None:
     url = postgresql.new_database()
     with postgresql_backups.alone(url), pytest.raises(BackupFailed, match="Another backup of this database"):

@@ -81,17 +81,17 @@ def test_age_counts_from_the_newest_bar_of_each_source(engine: Engine) -> None:
     assert count(engine) == 4
 
 
-def test_each_interval_has_its_own_age(engine: Engine) -> None:
+def test_each_interval_has_its_own_age(sqlite: Engine) -> None:
     for interval in ("1d", "1h", "1m"):
-        warehouse.upsert_bars(engine, "A", "sample", daily(31), interval)
-    found = warehouse.series(engine, {"1h": 10, "1m": 1}, 20)
+        warehouse.upsert_bars(sqlite, "A", "sample", daily(31), interval)
+    found = warehouse.series(sqlite, {"1h": 10, "1m": 1}, 20)
     assert [(one.interval, one.old_bars) for one in found] == [("1d", 10), ("1h", 20), ("1m", 29)]
 
 
-def test_a_bar_of_the_future_makes_nothing_old(engine: Engine) -> None:
-    warehouse.upsert_bars(engine, "A", "sample", pd.concat([daily(5), bars({"time": now() + timedelta(days=9999)})]))
-    assert clean(engine, 4) == 0
-    assert clean(engine, 3) == 1
+def test_a_bar_of_the_future_makes_nothing_old(sqlite: Engine) -> None:
+    warehouse.upsert_bars(sqlite, "A", "sample", pd.concat([daily(5), bars({"time": now() + timedelta(days=9999)})]))
+    assert clean(sqlite, 4) == 0
+    assert clean(sqlite, 3) == 1
 
 
 def test_a_day_is_kept_from_midnight_in_utc(engine: Engine) -> None:
@@ -103,13 +103,13 @@ def test_a_day_is_kept_from_midnight_in_utc(engine: Engine) -> None:
     assert left["time"].tolist() == [edges[1], newest]
 
 
-def test_indicators_leave_with_their_bars(engine: Engine) -> None:
-    warehouse.upsert_bars(engine, "A", "sample", daily(9))
-    indicators(engine, "A", 9)
-    [old] = warehouse.series(engine, {}, 5)
+def test_indicators_leave_with_their_bars(sqlite: Engine) -> None:
+    warehouse.upsert_bars(sqlite, "A", "sample", daily(9))
+    indicators(sqlite, "A", 9)
+    [old] = warehouse.series(sqlite, {}, 5)
     assert (old.old_bars, old.old_indicators) == (3, 3)
-    assert list(retention.delete_old(engine, old)) == [3, 3]
-    assert (count(engine), count(engine, warehouse.indicators)) == (6, 6)
+    assert list(retention.delete_old(sqlite, old)) == [3, 3]
+    assert (count(sqlite), count(sqlite, warehouse.indicators)) == (6, 6)
 
 
 def test_many_old_bars_go_in_batches_and_a_repeat_finds_nothing(
@@ -151,44 +151,44 @@ def test_deleted_days_are_fetched_again_by_a_backfill_that_is_asked_for_them(eng
     ]
 
 
-def test_days_without_bars_are_forgotten_with_those_that_had_some(engine: Engine) -> None:
-    warehouse.record_load(engine, load(1, 3, EMPTY), load(4, 8, EMPTY))
-    warehouse.upsert_bars(engine, "A", "sample", daily(9))
-    clean(engine, 3)
-    assert done(engine) == [(date(2010, 1, 6), date(2010, 1, 8))]
+def test_days_without_bars_are_forgotten_with_those_that_had_some(sqlite: Engine) -> None:
+    warehouse.record_load(sqlite, load(1, 3, EMPTY), load(4, 8, EMPTY))
+    warehouse.upsert_bars(sqlite, "A", "sample", daily(9))
+    clean(sqlite, 3)
+    assert done(sqlite) == [(date(2010, 1, 6), date(2010, 1, 8))]
 
 
 @pytest.mark.parametrize("others", [{"source": "other"}, {"interval": "1h"}])
-def test_other_series_notes_are_left_alone(engine: Engine, others: dict[str, Any]) -> None:
-    warehouse.record_load(engine, load(1, 3, **others))
-    warehouse.upsert_bars(engine, "A", "sample", daily(9))
-    clean(engine, 1)
+def test_other_series_notes_are_left_alone(sqlite: Engine, others: dict[str, Any]) -> None:
+    warehouse.record_load(sqlite, load(1, 3, **others))
+    warehouse.upsert_bars(sqlite, "A", "sample", daily(9))
+    clean(sqlite, 1)
     key = {"source": "sample", "interval": "1d", **others}
-    assert warehouse.loaded_ranges(engine, key["source"], key["interval"], ["A"])["A"] == [
+    assert warehouse.loaded_ranges(sqlite, key["source"], key["interval"], ["A"])["A"] == [
         (date(2010, 1, 1), date(2010, 1, 3))
     ]
 
 
-def test_an_age_beyond_all_calendars_keeps_everything(engine: Engine) -> None:
-    warehouse.upsert_bars(engine, "A", "sample", daily(3))
-    assert clean(engine, 10_000_000) == 0
+def test_an_age_beyond_all_calendars_keeps_everything(sqlite: Engine) -> None:
+    warehouse.upsert_bars(sqlite, "A", "sample", daily(3))
+    assert clean(sqlite, 10_000_000) == 0
 
 
-def test_an_empty_warehouse_has_nothing_to_clean(engine: Engine) -> None:
-    assert warehouse.series(engine, {}, 1) == []
-    assert warehouse.old_notes(engine, 1) == []
+def test_an_empty_warehouse_has_nothing_to_clean(sqlite: Engine) -> None:
+    assert warehouse.series(sqlite, {}, 1) == []
+    assert warehouse.old_notes(sqlite, 1) == []
 
 
 def tidied(engine: Engine, keep_days: int = 365) -> int:
     return sum(sum(warehouse.tidy_notes(engine, old, keep_days)) for old in warehouse.old_notes(engine, keep_days))
 
 
-def test_old_failures_go_and_young_ones_stay(engine: Engine) -> None:
-    warehouse.record_load(engine, load(1, 1, FAILED), load(2, 2, EARLY), load(3, 3, FAILED, age=3))
-    [old] = warehouse.old_notes(engine, 365)
+def test_old_failures_go_and_young_ones_stay(sqlite: Engine) -> None:
+    warehouse.record_load(sqlite, load(1, 1, FAILED), load(2, 2, EARLY), load(3, 3, FAILED, age=3))
+    [old] = warehouse.old_notes(sqlite, 365)
     assert (old.forgotten, old.merged) == (2, 0)
-    assert tidied(engine) == 2
-    assert count(engine, warehouse.load_runs) == 1
+    assert tidied(sqlite) == 2
+    assert count(sqlite, warehouse.load_runs) == 1
 
 
 def test_old_loads_that_are_done_are_told_by_one_note(engine: Engine) -> None:
