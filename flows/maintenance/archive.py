@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
@@ -108,11 +109,11 @@ def in_hand(years: Mapping[Key, list[Any]]) -> Iterator[list[list[Any]]]:
         yield groups[start : start + SYMBOLS_IN_HAND]
 
 
-def work(years: Sequence[Any], submit: Callable[[list[Any]], Any]) -> list[Line]:
+def work(years: Sequence[Any], submit: Callable[[list[Any]], Any], writes: bool = True) -> list[Line]:
     """A task a symbol, some symbols at a time. The failure of one leaves the others alone."""
     lines: list[Line] = []
     for some in in_hand(by_symbol(years)):
-        with settings.turn_to_write():
+        with settings.turn_to_write() if writes else nullcontext():
             futures = [submit(of_symbol) for of_symbol in some]
             wait(futures)
         for of_symbol, future in zip(some, futures, strict=True):
@@ -232,7 +233,7 @@ def restore_archive(
     files = [file for file in archive.found_in(engine, place) if choice.has(file)]
     if not files:
         return Failed(message=f"The archive at {place.url} has no such years.")
-    lines = work(files, lambda some: restore_symbol.submit(engine, place, some, dry_run))
+    lines = work(files, lambda some: restore_symbol.submit(engine, place, some, dry_run), not dry_run)
     publish("restore-archive", lines, f"Years {'in the archive' if dry_run else 'put back from'} {place.url}")
     good = [one for one in lines if not one["error"]]
     did = "are sound" if dry_run else "put back"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, get_run_logger, task
@@ -107,6 +108,9 @@ def cleanup(
                 tidy(engine, old, keep_load_runs_days)
     table = lines(found, found if dry_run else count(engine, keep_days, keep_days_of_others))
     create_table_artifact(key="cleanup", table=table, description="Bars and indicators that are too old")
+    create_table_artifact(
+        key="cleanup-load-runs", table=[asdict(one) for one in notes], description="Old notes of loads"
+    )
     return Completed(message=sentence(table, sum(one.rows for one in notes), dry_run))
 
 

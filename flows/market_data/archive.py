@@ -7,6 +7,7 @@ whose ledger was lost can still be put back.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from string import ascii_lowercase, ascii_uppercase, digits
@@ -104,25 +105,38 @@ def known(engine: Engine, place: Place, source: str, interval: str, symbol: str,
     for noted in archived_years(engine, source, interval, symbol):
         if noted.path == path:
             return noted
-    if not place.there(path):
-        return None
-    found = introduce(place, path)
-    if path != path_of(found.source, found.interval, found.symbol, found.year):
-        raise Damaged(f"{place.at(path)} is not a file of this archive. Move it away, and try again.")
-    record_archive(engine, found)
-    return found
+    return meet(engine, place, path) if place.there(path) else None
 
 
 def _put_back(engine: Engine, place: Place, noted: Archived) -> None:
     """The bars that only the file has. A file of which nothing was deleted yet has none, if it can't be read."""
     try:
-        restore_archived(engine, noted, read(place, noted))
+        frame = read(place, noted)
     except Damaged as error:
         if noted.deleted is not None:
             raise Damaged(
                 f"{error} It held bars of {noted.year} that the warehouse no longer has, so it is not written over. "
                 "Put the file back from a copy, or delete its line from archive_ledger; then try again."
             ) from None
+        _put_back_unnoted(engine, place, noted.path)
+    else:
+        restore_archived(engine, noted, frame)
+
+
+def _put_back_unnoted(engine: Engine, place: Place, path: str) -> None:
+    """The same of a file that was written, but not noted any more: the run was killed in between."""
+    with suppress(Damaged):
+        found = meet(engine, place, path)
+        restore_archived(engine, found, read(place, found))
+
+
+def meet(engine: Engine, place: Place, path: str) -> Archived:
+    """A file that the ledger does not know: now it does, by what the file says of itself."""
+    found = introduce(place, path)
+    if path != path_of(found.source, found.interval, found.symbol, found.year):
+        raise Damaged(f"{place.at(path)} is not a file of this archive. Move it away, and try again.")
+    record_archive(engine, found)
+    return found
 
 
 def _holds(place: Place, noted: Archived) -> bool:
@@ -169,8 +183,12 @@ def _parsed(place: Place, path: str) -> tuple[pd.DataFrame, dict[str, str]]:
         frame = table.to_pandas(types_mapper=None)[BAR]
         checksum(frame)  # of times and numbers: it fails where they are none
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise Damaged(f"{place.at(path)} can't be read: {str(error).strip().splitlines()[0]}") from None
+        raise Damaged(f"{place.at(path)} can't be read: {_first_line(error)}") from None
     return frame, {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def as_parquet(frame: pd.DataFrame, noted: Archived) -> bytes:
@@ -228,8 +246,4 @@ def _by_name(path: str) -> Archived | None:
 
 def introduced(engine: Engine, place: Place, noted: Archived) -> Archived:
     """The same, by the ledger: what it did not know yet is what the file says of itself."""
-    if noted.checksum != UNKNOWN:
-        return noted
-    found = introduce(place, noted.path)
-    record_archive(engine, found)
-    return found
+    return meet(engine, place, noted.path) if noted.checksum == UNKNOWN else noted

@@ -218,8 +218,11 @@ def test_cleanup_only_counts_until_it_is_told_to_delete(at: Engine) -> None:
 
 def test_cleanup_keeps_intervals_that_are_not_named_as_long_as_the_others(at: Engine) -> None:
     warehouse.upsert_bars(at, "AAPL", "sample", bars({}, {}, {}, {}), "5m")
+    days, then = date(2010, 1, 1), day(1).to_pydatetime()
+    warehouse.record_load(at, warehouse.Load("AAPL", "sample", "5m", days, days, "failed", then, then))
     state = run(cleanup, keep_days={"1d": 1}, keep_days_of_others=2)
     assert [line["old bars"] for line in table(state, "cleanup")] == [1]
+    assert [line["forgotten"] for line in table(state, "cleanup-load-runs")] == [1]
 
 
 @pytest.mark.parametrize("wrong", [{"1D": 1}, {"daily": 1}, {"1d": 0}, {"1d": "x"}])

@@ -417,6 +417,23 @@ def begin(engine: Engine, place: Place, again: bool) -> None:
     correct(engine)
 
 
+def test_what_retention_deletes_between_a_kill_and_the_repeat_stays_in_the_file(sqlite: Engine, place: Place) -> None:
+    archive_year(sqlite, place, OF_2012)
+    correct(sqlite)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "record_archive", die)  # the new file is there, the ledger has the old one
+        with pytest.raises(Killed):
+            archive_year(sqlite, place, OF_2012)
+    forget(sqlite, warehouse.bars, warehouse.bars.c.time < datetime(2012, 7, 1, tzinfo=UTC))
+    assert archive_year(sqlite, place, OF_2012).rows == 250
+    restored(sqlite, place)
+    assert len(bars_of(sqlite)) == 250 and bars_of(sqlite)["close"].tolist()[:1] == [1.0]
+
+
+def die(*_: Any) -> None:
+    raise Killed
+
+
 def test_a_year_that_is_not_over_is_not_archived_whatever_is_asked_for(sqlite: Engine) -> None:
     today = now()
     warehouse.upsert_bars(sqlite, "AAPL", "sample", bars({"time": today - timedelta(minutes=1)}))
