@@ -184,7 +184,8 @@ def _parsed(place: Place, path: str) -> tuple[pd.DataFrame, dict[str, str]]:
         checksum(frame)  # of times and numbers: it fails where they are none
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise Damaged(f"{place.at(path)} can't be read: {_first_line(error)}") from None
-    return frame, {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    facts = table.schema.metadata or {}
+    return frame, {key.decode(errors="replace"): value.decode(errors="replace") for key, value in facts.items()}
 
 
 def _first_line(error: Exception) -> str:

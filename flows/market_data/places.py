@@ -22,7 +22,9 @@ from uuid import uuid4
 UNFINISHED = ".unfinished"
 """The folder, in a place, of files that are being written. Hidden: readers of the place pass it by."""
 
-SECONDS_TO_FINISH = 24 * 60 * 60
+SECONDS_TO_FINISH = 24 * 60 * 60  # of one file; what is older was left by a killed run
+WORKSHOP = f"workshop-{os.getuid()}-"  # in a folder for temporary files there may be others' too
+SECONDS_TO_BEGIN = 60  # between a folder and the lock on it
 BLOCK = 8 * 2**20  # bytes
 BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#@]*)?")
 
@@ -213,10 +215,6 @@ def workshop(beside: Place) -> Iterator[Path]:
     finally:
         shutil.rmtree(mine, ignore_errors=True)
         os.close(descriptor)
-
-
-WORKSHOP = f"workshop-{os.getuid()}-"  # in a folder for temporary files there may be others' too
-SECONDS_TO_BEGIN = 60  # between a folder and the lock on it
 
 
 def _remove_if_left(folder: Path) -> None:

@@ -238,6 +238,20 @@ def test_a_file_that_broke_later_is_named_and_no_bar_is_lost_over_it(sqlite: Eng
     assert archive_year(sqlite, place, OF_2012).written
 
 
+def test_of_any_broken_bytes_the_bars_are_the_same_or_the_file_is_damaged(sqlite: Engine, place: Place) -> None:
+    archive_year(sqlite, place, OF_2012)
+    [noted], file = warehouse.archived_years(sqlite), Path(place.at(FILE))
+    whole, good = file.read_bytes(), archive.read(place, noted)
+    told = 0
+    for position in range(0, len(whole), 127):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 0xA5]) + whole[position + 1 :])
+        try:
+            assert archive.read(place, noted).equals(good)
+        except Damaged:
+            told += 1
+    assert told > len(whole) / 127 * 0.8
+
+
 def test_a_broken_file_whose_bars_are_all_restored_is_written_anew(sqlite: Engine, place: Place) -> None:
     archive_year(sqlite, place, OF_2012)
     restored(sqlite, place)

@@ -90,6 +90,16 @@ def test_the_keys_of_s3_are_in_no_representation() -> None:
     assert "hunter2" not in repr(Place("s3://bucket", {"secret": "hunter2"}))
 
 
+def test_the_options_of_a_secret_do_without_the_aws_variables(
+    s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    place = Place(s3, {"endpoint_url": s3_server, "key": "somebody", "secret": "hunter2"})
+    place.write("a.bin", b"some")
+    assert place.names() == ["a.bin"]
+
+
 def test_what_is_sent_to_s3_and_arrives_otherwise_is_no_file(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
