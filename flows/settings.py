@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from prefect.blocks.system import Secret
 from prefect.concurrency.sync import concurrency, rate_limit
@@ -14,6 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.variables import Variable
 
+from flows.market_data.places import Place
 from flows.market_data.providers import Provider, Turn, polygon, sample, yahoo
 
 WAREHOUSE_SECRET = "warehouse-url"
@@ -21,6 +23,8 @@ WAREHOUSE_VARIABLE = "WAREHOUSE_URL"
 POLYGON_SECRET = "polygon-api-key"
 POLYGON_VARIABLE, YAHOO_VARIABLE = "POLYGON_URL", "YAHOO_URL"  # other addresses: a gateway's, or a test's own server
 PROVIDER_VARIABLE = "market_data_provider"
+ARCHIVE_VARIABLE, BACKUP_VARIABLE = "archive_url", "backup_url"
+STORAGE_SECRET = "storage-options"
 WRITE_LIMIT = "warehouse-writes"
 SECONDS_TO_GIVE_UP_A_TURN = 60  # of a run that was killed; the shortest that Prefect takes
 
@@ -73,6 +77,46 @@ def warehouse_url() -> str:
     return told or f"sqlite:///{get_current_settings().home / 'warehouse.db'}"
 
 
+def archive(url: str | None = None) -> Place:
+    """Where archived bars are kept: at this URL, else where the Prefect variable says, else beside a SQLite warehouse."""
+    return _place(url, ARCHIVE_VARIABLE, "archive")
+
+
+def backups(url: str | None = None) -> Place:
+    """Where backups are kept: at this URL, else where the Prefect variable says, else beside a SQLite warehouse."""
+    return _place(url, BACKUP_VARIABLE, "backups")
+
+
+def _place(url: str | None, variable: str, folder: str) -> Place:
+    """In Prefect's home only with a warehouse that is a file: that one is on the same disk, by default in the same folder."""
+    told = url or Variable.get(variable, default=None)
+    if told is not None and not isinstance(told, str):
+        raise ValueError(f"The Prefect variable '{variable}' is {told!r}: expected a folder or s3://bucket/prefix.")
+    if not told and not warehouse_url().startswith("sqlite"):
+        raise ValueError(
+            f"The warehouse is on a server, and nobody said where its {folder} should be kept: a worker's own folder may be gone "
+            f"tomorrow. Give the parameter 'url', or set '{variable}' under `variables` in the environment's file and deploy."
+        )
+    return Place(told or str(get_current_settings().home / folder), _storage_options())
+
+
+def _storage_options() -> dict[str, Any]:
+    """What S3 needs that the usual AWS variables don't say, from a Secret block that holds JSON."""
+    text = _secret(STORAGE_SECRET)
+    if not text:
+        return {}
+    try:
+        options = json.loads(text)
+    except ValueError:  # its message would show the text
+        options = None
+    if not isinstance(options, dict):
+        raise ValueError(
+            f"The Secret block '{STORAGE_SECRET}' is no JSON object: expected something like "
+            '{"endpoint_url": "https://s3.example", "key": "...", "secret": "..."}.'
+        ) from None
+    return options
+
+
 def turn_to_write() -> AbstractContextManager[None]:
     """Wait for a slot of the global concurrency limit: so many runs may write much to the warehouse at a time.
 
@@ -98,4 +142,7 @@ def _secret(name: str) -> str | None:
         if isinstance(error.__cause__, ObjectNotFound):
             return None
         raise
-    return str(block.get())  # type: ignore[union-attr]  # in a flow that is not async, load answers at once
+    value = block.value.get_secret_value()  # type: ignore[union-attr]  # in a flow that is not async, load answers at once
+    return (
+        value if isinstance(value, str) else json.dumps(value)
+    )  # `get` would make JSON's values of a text: 1e5 of a key
