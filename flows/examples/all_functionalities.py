@@ -75,7 +75,7 @@ def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
 
 # PAUSE for a person's answer. The process waits, and holds its worker's slot: for hours or days take `suspend_flow_run`, which
 # ends the process and starts the flow again from the top when it is resumed, so that all before it must be cached. The flow's
-# own time-out would count the waiting: hence the subflows have one, and the flow around them has none.
+# own time-out would count the waiting: hence `publish` has one, and the flow around it has none.
 def approval_of(text: str, seconds: int) -> Approval:
     form = Approval.with_initial_data(description=f"{text}\n\nMay it go out?", approved=False)
     return pause_flow_run(wait_for_input=form, timeout=seconds, poll_interval=SECONDS_BETWEEN_LOOKS)

@@ -90,13 +90,13 @@ def summarise(symbol: str, closes: Closes) -> dict[str, Any]:
     return report.statistics(symbol, closes)
 
 
-# A TIME-OUT, because a hung task holds up its run for ever. Called as it is here, in the main thread, it interrupts anything.
-# Submitted to a thread it can't interrupt a sleep, a socket or C code: Prefect notices when that is over, hours later
-# maybe. So give requests a time-out of their own as well, or make the task async.
+# A TIME-OUT, because a hung task holds up its run for ever. Called as it is here, in the main thread and in no flow that has
+# one of its own, it interrupts anything. Else (submitted to a thread, or the second of two) it can't interrupt a sleep, a
+# socket or C code: Prefect notices when that is over, hours later maybe. So give requests a time-out of their own as well.
 @task(timeout_seconds=60, cache_policy=NO_CACHE)
 def draw(prices: Mapping[str, Closes], fault: Fault | None = None) -> bytes:
-    if fault == "timeout":
-        sleep(3600)
+    while fault == "timeout":
+        sleep(0.05)
     return report.chart(prices)
 
 
@@ -111,11 +111,17 @@ async def headings() -> tuple[str, str]:
     return str(title), str(author)
 
 
-# allow_failure hands a task its failed input as the exception. Without it the task would not run: NotReady.
+# ALLOW_FAILURE hands a task its failed input as the exception. Without it the task is not run, NotReady; and what comes after
+# that finds None in its place, not the reason: so the reason is taken from where it arose.
 @task(cache_policy=NO_CACHE)
-def tabulate(symbols: Sequence[str], found: Sequence[Any]) -> list[dict[str, Any]]:
-    pairs = zip(symbols, found, strict=True)
-    return [report.failed(symbol, one) if isinstance(one, BaseException) else one for symbol, one in pairs]
+def tabulate(symbols: Sequence[str], *tries: Sequence[Any]) -> list[dict[str, Any]]:
+    """A row each: what the last step answers, or the error of the first that failed."""
+    return [row(symbol, answers) for symbol, *answers in zip(symbols, *tries, strict=True)]
+
+
+def row(symbol: str, answers: Sequence[Any]) -> dict[str, Any]:
+    error = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+    return report.failed(symbol, error) if error else answers[-1]
 
 
 def watch(futures: Sequence[PrefectFuture[Any]]) -> None:
@@ -131,7 +137,6 @@ def watch(futures: Sequence[PrefectFuture[Any]]) -> None:
 @flow(
     flow_run_name="gather {first} to {last}",
     task_runner=ThreadPoolTaskRunner(max_workers=4),  # type: ignore[arg-type]  # Prefect's own generics
-    timeout_seconds=600,
 )
 def gather(symbols: list[str], first: date, last: date, fault: Fault | None = None) -> dict[str, Any]:
     """The statistics of each symbol, one row each in their order, the picture's address, and the headings."""
@@ -143,7 +148,7 @@ def gather(symbols: list[str], first: date, last: date, fault: Fault | None = No
     words = headings.submit()
     watch(summarised)
     # WAIT_FOR: an order without data. Futures as arguments are waited for anyway.
-    rows = tabulate(symbols, allow_failure(summarised), wait_for=[words])
+    rows = tabulate(symbols, allow_failure(fetched), allow_failure(summarised), wait_for=[words])
     sound = [future.result() for future, row in zip(fetched, rows, strict=True) if not row["error"]]
     return {
         "rows": rows,

@@ -71,6 +71,7 @@ def replace(path: Path, text: str, symbols: Sequence[str], fault: Fault | None) 
         check(path, symbols)
 
 
+# A flow has a TIME-OUT too: TimedOut is a Failed state, so hooks and transactions see a failure.
 @flow(flow_run_name="publish {day}", timeout_seconds=600)
 def publish(
     rows: list[dict[str, Any]], picture: str | None, title: str, author: str, day: str, fault: Fault | None = None
