@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import flow, get_run_logger
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from pydantic import BaseModel
 
 
@@ -15,12 +17,14 @@ class Published(BaseModel):
     flow_run_id: str | None = None
 
 
-@flow(flow_run_name="read {published.day}")
-def on_report_published(published: Published) -> int:
-    """Tell how many symbols a published report has: here a team would send it on, or load it elsewhere.
+@flow
+def on_report_published(published: Published | None = None) -> State:
+    """Say what a published report has. Here a team would send it on, or load it elsewhere.
 
     Args:
-        published: What the event says. The file is on the machine that wrote it: another one needs a bucket between.
+        published: What the event says. The file is on the machine that wrote it: another one needs a bucket between. None:
+            the run was started by hand, and there is nothing to read.
     """
-    get_run_logger().info("The report of %s has %s symbols.", published.day, len(published.symbols))
-    return len(published.symbols)
+    if published is None:
+        return Completed(name="Skipped", message="No report was published: an event starts this flow.")
+    return Completed(message=f"The report of {published.day} has {len(published.symbols)} symbols.")

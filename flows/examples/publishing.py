@@ -24,7 +24,7 @@ from flows.examples import report
 from flows.examples.gathering import RESULTS, Fault
 
 KEY = "report-signing-key"
-PUBLISHED = "market-report.published"
+PUBLISHED = "market-data.report.published"
 
 
 # A SECRET is loaded where it is used. As a parameter it would stand in the UI, in the cache's key and in a retried run; and

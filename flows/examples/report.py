@@ -66,9 +66,9 @@ def signature(text: str, key: str) -> str:
 
 
 def check(text: str, symbols: Sequence[str]) -> None:
-    """Raises ValueError unless every symbol has its line, and the signature is there: it is written last."""
+    """Raises ValueError unless every symbol has its line, and the signature, which is written last, is there to its end."""
     missing = [symbol for symbol in symbols if f"| {symbol} |" not in text]
-    if missing or "\nSignature: " not in text:
+    if missing or "\nSignature: " not in text or not text.endswith("\n"):
         raise ValueError(f"The report is not whole. It lacks {', '.join(missing) or 'its signature'}.")
 
 
