@@ -66,9 +66,9 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# Hence the same again as a hook. `on_cancellation` is run by the worker, in a process of its own that loads this file anew: it
-# knows the run's id, and nothing that the flow had in its variables. Ctrl-C, or SIGTERM to a run without a worker, is no
-# cancellation for Prefect but a crash: `on_crashed`.
+# Hence the same again as a hook. `on_cancellation` is run by what watches over the run, worker or `serve`: another process, which
+# loads this file anew, knows the run's id, and nothing that the flow had in its variables. Ctrl-C, or SIGTERM to a run
+# that nobody watches over, is no cancellation for Prefect but a crash: `on_crashed`.
 def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     shutil.rmtree(scratch_of(flow_run.id), ignore_errors=True)
 

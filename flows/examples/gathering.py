@@ -77,6 +77,7 @@ def fetch(symbol: str, first: date, last: date, fault: Fault | None = None) -> C
 # - The key is a hash of the inputs: plain values are safe. An engine or a lock has none: Prefect then logs an error and does
 #   not cache. Leave those out (`INPUTS - "engine"`), or take NO_CACHE.
 # - What is in the cache is the PERSISTED RESULT. With `persist_result=False`, or on another machine's disk, nothing is found.
+# - A name of your own (`result_storage_key`) switches the policy off: what is once in a file of that name is never computed again.
 # JSON, because people and other programs read it too, and an update of pandas doesn't make it unreadable. Prefect's
 # default is a pickle.
 @task(
@@ -112,7 +113,8 @@ async def headings() -> tuple[str, str]:
 
 
 # ALLOW_FAILURE hands a task its failed input as the exception. Without it the task is not run, NotReady; and what comes after
-# that finds None in its place, not the reason: so the reason is taken from where it arose.
+# that, with allow_failure, finds None in its place (https://github.com/PrefectHQ/prefect/issues/22918): so the reason is
+# taken from where it arose.
 @task(cache_policy=NO_CACHE)
 def tabulate(symbols: Sequence[str], *tries: Sequence[Any]) -> list[dict[str, Any]]:
     """A row each: what the last step answers, or the error of the first that failed."""

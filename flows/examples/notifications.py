@@ -19,6 +19,7 @@ from typing import Any
 from prefect import Flow
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import flow_run_logger
 from prefect.utilities.urls import url_for
 
@@ -32,7 +33,7 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """
     log = flow_run_logger(flow_run, flow)
     try:
-        target = target_of_all()
+        target = secret(TARGET)
         if target is None:
             log.info("Nobody is notified: there is no Secret block '%s'.", TARGET)
         elif send(target, subject(flow, flow_run, state), body(flow_run, state)):
@@ -54,12 +55,15 @@ def body(run: FlowRun, state: State[Any]) -> str:
     return "\n".join(part for part in (state.message, url_for("flow-run", run.id)) if part)
 
 
-def target_of_all() -> str | None:
+def secret(name: str) -> str | None:
     """Asked when it is needed, not at import: an import happens at each deploy, without an API to ask."""
     try:
-        return str(Secret.load(TARGET).get())  # type: ignore[union-attr]  # in code that is not async, load answers at once
-    except ValueError:  # what Prefect raises for a block that does not exist
-        return None
+        block = Secret.load(name)
+    except ValueError as error:
+        if isinstance(error.__cause__, ObjectNotFound):  # how Prefect says that there is no such block
+            return None
+        raise
+    return str(block.get())  # type: ignore[union-attr]  # in code that is not async, load answers at once
 
 
 def send(target: str, title: str, text: str) -> bool:

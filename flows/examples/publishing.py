@@ -13,7 +13,6 @@ from prefect.artifacts import (
     create_markdown_artifact,
     create_table_artifact,
 )
-from prefect.blocks.system import Secret
 from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
 from prefect.events import emit_event
@@ -22,6 +21,7 @@ from prefect.transactions import Transaction, transaction
 
 from flows.examples import report
 from flows.examples.gathering import RESULTS, Fault
+from flows.examples.notifications import secret
 
 KEY = "report-signing-key"
 PUBLISHED = "market-data.report.published"
@@ -31,9 +31,8 @@ PUBLISHED = "market-data.report.published"
 # what a task returns may be persisted, so the key stays in here and only the signed text comes out.
 @task(cache_policy=NO_CACHE)
 def sign(text: str) -> str:
-    try:
-        key = str(Secret.load(KEY).get())  # type: ignore[union-attr]  # in code that is not async, load answers at once
-    except ValueError:  # what Prefect raises for a block that does not exist
+    key = secret(KEY)
+    if key is None:
         return f"{text}\nSignature: none, there is no Secret block '{KEY}'.\n"
     return report.signed(text, key)
 
