@@ -74,7 +74,7 @@ def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
 
 
 # PAUSE for a person's answer. The process waits, and holds its worker's slot: for hours or days take `suspend_flow_run`, which
-# ends the process and starts the flow again from the top when it is resumed, so that all before it must be cached. The flow's
+# needs a deployment, ends the process and starts the flow again from its top when it is resumed: what comes before must be cached. The flow's
 # own time-out would count the waiting: hence `publish` has one, and the flow around it has none.
 def approval_of(text: str, seconds: int) -> Approval:
     form = Approval.with_initial_data(description=f"{text}\n\nMay it go out?", approved=False)
@@ -99,7 +99,8 @@ def say_where() -> None:
 
 
 # A NAME that says what the run is about. HOOKS: what is to happen after the run, however it ended. They see the run, not its
-# variables, and what they raise is logged and does not change the state.
+# variables, and what they raise is logged and does not change the state. There is `on_completion` too; but who is told of
+# each success soon reads no message at all.
 @flow(
     flow_run_name="market report of {days_back} days",
     log_prints=True,

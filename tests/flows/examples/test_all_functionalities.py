@@ -12,10 +12,10 @@ import sys
 import tempfile
 import threading
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -171,6 +171,8 @@ def test_a_result_is_a_json_file_and_the_next_run_reads_it(reported: Reported, m
     monkeypatch.chdir(reported.folder)
     files = {json.loads(json.loads(one.read_text())["result"])["symbol"]: one for one in results(reported.folder)}
     assert files.keys() == {"IBM", "AAPL"}
+    kept_until = datetime.fromisoformat(json.loads(files["IBM"].read_text())["metadata"]["expiration"])
+    assert timedelta(hours=23) < kept_until - datetime.now(UTC) < timedelta(days=1)
     files["IBM"].write_text(files["IBM"].read_text().replace('\\"symbol\\": \\"IBM\\"', '\\"symbol\\": \\"read\\"'))
     closes = gathering.fetch.fn("IBM", date(2012, 12, 1), LAST)
     again = gathering.summarise.with_options(result_storage=gathering.storage())
@@ -328,7 +330,10 @@ def answering(**answer: Any) -> Iterator[None]:
     def answered(client: SyncPrefectClient) -> bool:
         paused = [one for one in client.read_flow_runs() if one.state and one.state.is_paused()]
         path = {"id": paused[0].id} if paused else {}
-        if paused and client.request("POST", "/flow_runs/{id}/input/filter", path_params=path, json={"prefix": ""}).json():
+        if (
+            paused
+            and client.request("POST", "/flow_runs/{id}/input/filter", path_params=path, json={"prefix": ""}).json()
+        ):
             client.resume_flow_run(paused[0].id, run_input=answer)
         return bool(paused)
 
@@ -390,24 +395,31 @@ def nothing() -> dict[str, Any]:
     return {"rows": [], "picture": None, "title": "T", "author": "A", "day": "2013-03-01"}
 
 
-def limit(name: str, **changes: Any) -> None:
+@contextmanager
+def limit(name: str, **changes: Any) -> Iterator[Callable[[], int]]:
+    """A global limit of 1 for as long as it is needed. Answers how many of its slots are taken."""
     with get_client(sync_client=True) as client:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1, **changes))
+        try:
+            yield lambda: client.read_global_concurrency_limit_by_name(name).active_slots
+        finally:
+            client.delete_global_concurrency_limit_by_name(name)
 
 
 def test_a_publication_holds_its_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit("market-report")
-    held = []
+    held: list[int] = []
+    with limit("market-report") as taken:
+        monkeypatch.setattr(publishing, "replace", lambda *_: held.append(taken()))
+        monkeypatch.setattr(publishing, "show", lambda *_: None)
+        publishing.publish(**nothing())
+        assert held == [1] and taken() == 0
 
-    def see(*_: Any) -> None:
-        with get_client(sync_client=True) as client:
-            held.append(client.read_global_concurrency_limit_by_name("market-report").active_slots)
 
-    monkeypatch.setattr(publishing, "replace", see)
-    monkeypatch.setattr(publishing, "show", lambda *_: None)
-    publishing.publish(**nothing())
-    see()
-    assert held == [1, 0]
+def test_each_request_takes_its_turn() -> None:
+    with limit("market-data-requests", slot_decay_per_second=0.001) as taken:
+        assert taken() == 0
+        gathering.fetch("IBM", FIRST, LAST)
+        assert taken() == 1  # it comes back by itself, in a quarter of an hour
 
 
 @flow
@@ -416,9 +428,6 @@ def two_fetches() -> None:
 
 
 def test_a_tags_limit_is_the_global_one_of_that_name_and_tasks_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit("tag:market-data-request")
-    with get_client(sync_client=True) as client:
-        assert client.read_concurrency_limit_by_tag("market-data-request").concurrency_limit == 1
     at_once, most = threading.Semaphore(1), []
 
     def fetch_bars(*arguments: Any, **options: Any) -> Any:
@@ -430,7 +439,9 @@ def test_a_tags_limit_is_the_global_one_of_that_name_and_tasks_keep_it(monkeypat
 
     original = sample.fetch_bars
     monkeypatch.setattr(sample, "fetch_bars", fetch_bars)
-    two_fetches()
+    with limit("tag:market-data-request"), get_client(sync_client=True) as client:
+        assert client.read_concurrency_limit_by_tag("market-data-request").concurrency_limit == 1
+        two_fetches()
     assert most == [True, True]
 
 

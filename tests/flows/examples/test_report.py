@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,17 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from prefect.client.schemas.objects import FlowRun
 from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 from prefect.exceptions import ParameterTypeError
 from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import ReceivedEvent, Resource
+from prefect.settings import PREFECT_UI_URL, temporary_settings
+from prefect.states import Failed
 from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
 
-from flows.examples import report
+from deployer import environment
+from flows.examples import gathering, notifications, report
 from flows.examples.follow_up import on_report_published
 from flows.market_data.providers import sample
 
@@ -65,6 +70,30 @@ def test_a_signature_is_of_the_text_and_the_key() -> None:
     one = report.signature("text", "key")
     assert one not in (report.signature("text ", "key"), report.signature("text", "kez"))
     assert report.signed("text", "key") == f"text\nSignature: {one}\n"
+
+
+def test_the_waits_between_tries_grow_and_vary() -> None:
+    assert gathering.fetch.retries == 2
+    assert gathering.fetch.retry_delay_seconds == [1, 2]
+    assert gathering.fetch.retry_jitter_factor == 0.5
+
+
+def test_a_notification_leads_to_the_run_in_the_ui_that_people_see() -> None:
+    failed_run = FlowRun(flow_id=uuid4(), name="it")
+    with temporary_settings({PREFECT_UI_URL: "https://prefect.example"}):
+        body = notifications.body(failed_run, Failed(message="bad"))
+    assert body == f"bad\nhttps://prefect.example/runs/flow-run/{failed_run.id}"
+
+
+def test_what_an_environment_can_give_the_example_is_valid_there() -> None:
+    page = (ROOT / "docs/examples.md").read_text()
+    shown = textwrap.dedent(page[page.index("    concurrency_limits:") :].partition("\n\n")[0])
+    dev = yaml.safe_load((ROOT / "environments/dev.yaml").read_text())
+    variables = {"PREFECT_API_URL": "http://127.0.0.1:1/api", "REPOSITORY_URL": "https://git.example/team/flows.git"}
+    found, problems = environment.load(yaml.safe_dump(dev | yaml.safe_load(shown)), "environments/dev.yaml", variables)
+    assert not problems and found
+    assert found.concurrency_limits.keys() == {"market-data-requests", "tag:market-data-request", "market-report"}
+    assert gathering.fetch.tags == {"market-data-request"}
 
 
 def received(**changes: Any) -> ReceivedEvent:
