@@ -59,7 +59,7 @@ def scratch_of(run_id: object) -> Path:
 @contextmanager
 def scratch() -> Iterator[Path]:
     folder = scratch_of(flow_run.id)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)  # a run that is started again has the same id
     try:
         yield folder
     finally:
@@ -73,9 +73,9 @@ def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
     shutil.rmtree(scratch_of(flow_run.id), ignore_errors=True)
 
 
-# PAUSE for a person's answer. The process waits, and holds its worker's slot: for hours or days take `suspend_flow_run`, which
-# needs a deployment, ends the process and starts the flow again from its top when it is resumed: what comes before must be cached. The flow's
-# own time-out would count the waiting: hence `publish` has one, and the flow around it has none.
+# PAUSE for a person's answer. The process waits, and holds its worker's slot. For hours or days take `suspend_flow_run`: it needs a
+# deployment, ends the process, and starts the flow again from its top when it is resumed, so what comes before must be
+# cached. A time-out of the flow itself would count the waiting: hence `publish` has one, and the flow around it has none.
 def approval_of(text: str, seconds: int) -> Approval:
     form = Approval.with_initial_data(description=f"{text}\n\nMay it go out?", approved=False)
     return pause_flow_run(wait_for_input=form, timeout=seconds, poll_interval=SECONDS_BETWEEN_LOOKS)

@@ -50,7 +50,8 @@ def storage() -> ResultStorage:
 # wrong. (flows/retries.py has these for real providers, longer.)
 # A TAG that has a limit holds back all tasks with it, in all runs together. It is set by
 # `prefect concurrency-limit create market-data-request 2`, or declared as `tag:market-data-request` with the other limits
-# of the environment: on the server both are one. A slot is taken for each try and is free again while a task waits to retry.
+# of the environment: on the server both are one. A task has its slot from its first try to its last, the waits between
+# included: with long waits a few that fail hold up all others. A task whose answer is in the cache waits for a slot as well.
 # NO_CACHE, because what was fetched a while ago is no answer for today. It says so to Prefect, and to the reader.
 @task(
     task_run_name="fetch {symbol}",  # else the UI shows five times `fetch-a1b`

@@ -27,8 +27,8 @@ KEY = "report-signing-key"
 PUBLISHED = "market-data.report.published"
 
 
-# A SECRET is loaded where it is used. As a parameter it would stand in the UI, in the cache's key and in a retried run; and
-# what a task returns may be persisted, so the key stays in here and only the signed text comes out.
+# A SECRET is loaded where it is used. A flow's parameters stand in the UI, and what a task returns may be persisted: so the key
+# stays in here, and only the signed text comes out.
 @task(cache_policy=NO_CACHE)
 def sign(text: str) -> str:
     key = secret(KEY)
@@ -60,7 +60,8 @@ def check(path: Path, symbols: Sequence[str]) -> None:
 
 
 # A TRANSACTION, because what several tasks have done is undone if a later one fails. The hooks run in reverse order, in this
-# process: they undo what failed, not what was killed. For a database take its own transaction, which survives both.
+# process: they undo what failed, not what was killed. Where the store has something better (a database's own transaction, one
+# file by `os.replace`), take that; this is for what has not, and for several stores together.
 # Only what is called inside of it belongs to it: a task that is submitted must be waited for in here.
 def replace(path: Path, text: str, symbols: Sequence[str], fault: Fault | None) -> None:
     with transaction() as publication:
