@@ -17,6 +17,7 @@ from prefect.variables import Variable
 
 from flows.market_data.places import Place
 from flows.market_data.providers import Provider, Turn, polygon, sample, yahoo
+from flows.naming import own
 
 WAREHOUSE_SECRET = "warehouse-url"
 WAREHOUSE_VARIABLE = "WAREHOUSE_URL"
@@ -33,7 +34,7 @@ ProviderName = Literal["sample", "yahoo", "polygon"]
 
 def provider(name: str | None = None) -> Provider:
     """The provider of that name, else the one that the Prefect variable names; `sample` where nobody set one."""
-    wanted = name or Variable.get(PROVIDER_VARIABLE, default="sample")
+    wanted = name or Variable.get(own(PROVIDER_VARIABLE), default="sample")
     if not isinstance(wanted, str) or wanted not in PROVIDERS:
         where = "The parameter 'provider'" if name else f"The Prefect variable '{PROVIDER_VARIABLE}'"
         now = "Take one of them." if name else "Set it under `variables` in the environment's file and deploy."
@@ -50,7 +51,7 @@ def _yahoo() -> Provider:
 
 
 def _polygon() -> Provider:
-    key = _secret(POLYGON_SECRET)
+    key = secret(POLYGON_SECRET)
     if not key:
         raise ValueError(
             f"The provider 'polygon' needs a key, and there is no Secret block '{POLYGON_SECRET}'. "
@@ -73,7 +74,7 @@ def warehouse_url() -> str:
 
     In Prefect's home because a run's own folder is a clone that is thrown away after it.
     """
-    told = _secret(WAREHOUSE_SECRET) or os.environ.get(WAREHOUSE_VARIABLE)
+    told = secret(WAREHOUSE_SECRET) or os.environ.get(WAREHOUSE_VARIABLE)
     return told or f"sqlite:///{get_current_settings().home / 'warehouse.db'}"
 
 
@@ -89,7 +90,7 @@ def backups(url: str | None = None) -> Place:
 
 def _place(url: str | None, variable: str, folder: str) -> Place:
     """In Prefect's home only with a warehouse that is a file: that one is on the same disk, by default in the same folder."""
-    told = url or Variable.get(variable, default=None)
+    told = url or Variable.get(own(variable), default=None)
     if told is not None and not isinstance(told, str):
         raise ValueError(f"The Prefect variable '{variable}' is {told!r}: expected a folder or s3://bucket/prefix.")
     if not told and not warehouse_url().startswith("sqlite"):
@@ -102,7 +103,7 @@ def _place(url: str | None, variable: str, folder: str) -> Place:
 
 def _storage_options() -> dict[str, Any]:
     """What S3 needs that the usual AWS variables don't say, from a Secret block that holds JSON."""
-    text = _secret(STORAGE_SECRET)
+    text = secret(STORAGE_SECRET)
     if not text:
         return {}
     try:
@@ -123,7 +124,7 @@ def turn_to_write() -> AbstractContextManager[None]:
     For what writes all that it has at once. A load that waits for its provider most of the time takes no turn: it would
     keep others waiting for hours, and each of its own transactions is over in an instant.
     """
-    return concurrency(WRITE_LIMIT, lease_duration=SECONDS_TO_GIVE_UP_A_TURN)
+    return concurrency(own(WRITE_LIMIT), lease_duration=SECONDS_TO_GIVE_UP_A_TURN)
 
 
 def turn_to_ask(limit: str) -> Turn:
@@ -132,17 +133,17 @@ def turn_to_ask(limit: str) -> Turn:
     Where the limit does not exist nobody waits: an environment need not declare one, and what a provider then refuses
     as too much is tried again. Prefect warns of it in the run's log.
     """
-    return partial(rate_limit, limit)
+    return partial(rate_limit, own(limit))
 
 
-def _secret(name: str) -> str | None:
+def secret(name: str) -> str | None:
+    """The text of the Secret block; None where there is none."""
     try:
-        block = Secret.load(name)
+        block = Secret.load(own(name))
     except ValueError as error:
         if isinstance(error.__cause__, ObjectNotFound):
             return None
         raise
+    # `get` would make JSON's values of a text: a number of the key 1e5.
     value = block.value.get_secret_value()  # type: ignore[union-attr]  # in a flow that is not async, load answers at once
-    return (
-        value if isinstance(value, str) else json.dumps(value)
-    )  # `get` would make JSON's values of a text: 1e5 of a key
+    return value if isinstance(value, str) else json.dumps(value)

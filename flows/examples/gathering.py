@@ -24,6 +24,7 @@ from flows.examples import report
 from flows.examples.report import Closes
 from flows.market_data.providers import sample
 from flows.market_data.providers.errors import ProviderDown
+from flows.naming import own
 from flows.retries import may_pass
 
 Fault = Literal["once", "provider", "timeout", "check"]
@@ -41,7 +42,7 @@ def storage() -> ResultStorage:
     `remote-file-system/results` with the basepath `s3://bucket/results` is in Prefect itself, s3fs does the rest. A
     bucket's keys belong into the worker's environment (AWS_...) or its role: the block's `settings` are shown in the UI.
     """
-    block = Variable.get(STORAGE)
+    block = Variable.get(own(STORAGE))
     return str(block) if block else RESULTS.absolute()
 
 
@@ -65,7 +66,7 @@ def storage() -> ResultStorage:
 def fetch(symbol: str, first: date, last: date, fault: Fault | None = None) -> Closes:
     # A GLOBAL LIMIT with slot decay is so many requests a second, whoever makes them. One that is not declared holds
     # nobody back, but for `strict=True`.
-    rate_limit("market-data-requests")
+    rate_limit(own("market-data-requests"))
     # RUNTIME CONTEXT without passing it around: `run_count` is the number of this try, from 1.
     if fault == "provider" or (fault == "once" and task_run.run_count == 1):
         raise ProviderDown(f"The provider 'sample' is told to fail, try {task_run.run_count}.")
@@ -107,8 +108,8 @@ def draw(prices: Mapping[str, Closes], fault: Fault | None = None) -> bytes:
 async def headings() -> tuple[str, str]:
     # VARIABLES, because a text, a threshold or a switch differs between environments, and changes without a deploy.
     title, author = await asyncio.gather(
-        Variable.aget("report_title", default="Weekly market report"),
-        Variable.aget("report_author", default="the data team"),
+        Variable.aget(own("report_title"), default="Weekly market report"),
+        Variable.aget(own("report_author"), default="the data team"),
     )
     return str(title), str(author)
 

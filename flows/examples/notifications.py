@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from prefect import Flow
-from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import flow_run_logger
 from prefect.utilities.urls import url_for
+
+from flows.settings import secret
 
 TARGET = "notify-url"
 
@@ -53,17 +53,6 @@ def subject(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> str:
 def body(run: FlowRun, state: State[Any]) -> str:
     """The state's message and the link. PREFECT_UI_URL says where people see the UI; without it, the API's host."""
     return "\n".join(part for part in (state.message, url_for("flow-run", run.id)) if part)
-
-
-def secret(name: str) -> str | None:
-    """Asked when it is needed, not at import: an import happens at each deploy, without an API to ask."""
-    try:
-        block = Secret.load(name)
-    except ValueError as error:
-        if isinstance(error.__cause__, ObjectNotFound):  # how Prefect says that there is no such block
-            return None
-        raise
-    return str(block.get())  # type: ignore[union-attr]  # in code that is not async, load answers at once
 
 
 def send(target: str, title: str, text: str) -> bool:

@@ -21,7 +21,8 @@ from prefect.transactions import Transaction, transaction
 
 from flows.examples import report
 from flows.examples.gathering import RESULTS, Fault
-from flows.examples.notifications import secret
+from flows.naming import own
+from flows.settings import secret
 
 KEY = "report-signing-key"
 PUBLISHED = "market-data.report.published"
@@ -81,7 +82,7 @@ def publish(
     path = RESULTS.absolute() / "market-report.md"
     # A GLOBAL LIMIT of 1 is a lock across all runs and machines. Its lease is renewed while the `with` lasts, and runs out if this
     # process is killed: nobody waits for ever.
-    with concurrency("market-report", occupy=1, lease_duration=60):
+    with concurrency(own("market-report"), occupy=1, lease_duration=60):
         replace(path, text, [row["symbol"] for row in rows], fault)
     show(rows, text, picture, day)
     return path

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -49,6 +50,7 @@ from flows.market_data.indicators import compute
 from flows.market_data.places import Place
 from flows.market_data.providers import errors, sample, today_at_the_exchange
 from flows.market_data.symbols import chosen
+from flows.naming import own
 from tests.flows.frames import apple, bars, day
 from tests.flows.providers.test_yahoo import CHART, bar, chart, fresh  # noqa: F401  # a fixture: yfinance forgets
 from tests.flows.providers.web import Answer, Web, serving
@@ -544,6 +546,25 @@ def test_the_warehouse_is_the_secrets_else_the_variables_else_a_file_at_home(
         assert settings.warehouse_url() == "sqlite:////from/the/secret"
     finally:
         Secret.delete("warehouse-url")
+
+
+@pytest.mark.parametrize(
+    ("deployment", "tags", "name"),
+    [
+        (None, ["env:qa"], "warehouse-url"),
+        ("cleanup", ["env:qa", "qa"], "warehouse-url"),
+        ("cleanup-qa", ["env:qa", "qa"], "warehouse-url-qa"),
+        ("pr-1-cleanup-qa", ["env:qa"], "warehouse-url-qa"),
+        ("cleanup-qa", [], "warehouse-url"),
+    ],
+)
+def test_where_environments_share_an_api_a_run_takes_its_own_ones(
+    monkeypatch: pytest.MonkeyPatch, deployment: str | None, tags: list[str], name: str
+) -> None:
+    if deployment:
+        monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__NAME", deployment)
+    monkeypatch.setattr("flows.naming.flow_run", SimpleNamespace(tags=tags))
+    assert own("warehouse-url") == name
 
 
 def test_a_wrong_password_is_not_in_the_runs_messages_or_logs(
