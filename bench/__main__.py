@@ -1,12 +1,12 @@
-"""`python -m bench [deploy|warehouse] [options]`: one benchmark, or every one after the other."""
+"""`python -m bench [deploy|warehouse|indicators] [options]`: one benchmark, or every one after the other."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import deploy, warehouse
+from bench import deploy, indicators, warehouse
 
-BENCHMARKS = {"deploy": deploy.main, "warehouse": warehouse.main}
+BENCHMARKS = {"deploy": deploy.main, "warehouse": warehouse.main, "indicators": indicators.main}
 
 
 def main(words: list[str]) -> int:

@@ -2,99 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import date
+from typing import Annotated
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
-from pydantic import PositiveInt
+from prefect.states import Failed
+from pydantic import Field
 
 from flows import settings
-from flows.market_data import indicators, warehouse
+from flows.analytics.batches import Work, compute_all, earlier
+from flows.analytics.outcomes import named, publish, report, verdict
+from flows.market_data import warehouse
+from flows.market_data.connection import engine_at
 from flows.market_data.symbols import Symbol, chosen
-from flows.retries import TRIES_AGAIN
+from flows.runners import runner
+from flows.settings import ProviderName
+from flows.verdicts import Share
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from sqlalchemy.engine import Engine
+BATCHES_AT_A_TIME = 4
 
-
-@task(**TRIES_AGAIN)
-def read_history(engine: Engine, source: str, symbols: Sequence[str], first: date, last: date) -> pd.DataFrame:
-    return warehouse.read_bars(engine, source, symbols, first, last)
+Days = Annotated[int, Field(ge=1, le=36_500)]
+BatchSize = Annotated[int, Field(ge=1, le=1_000)]
 
 
-@task(cache_policy=NO_CACHE)
-def compute(bars: pd.DataFrame, day: date) -> pd.DataFrame:
-    return on_day(indicators.compute(bars), day)
-
-
-@task(**TRIES_AGAIN)
-def store(engine: Engine, source: str, rows: pd.DataFrame) -> int:
-    return warehouse.upsert_indicators(engine, source, rows)
-
-
-def on_day(rows: pd.DataFrame, day: date) -> pd.DataFrame:
-    """Only the day that was asked for: the days before it have less history behind them than they should."""
-    return rows[rows["time"].dt.date == day].reset_index(drop=True)
-
-
-def report(symbols: Sequence[str], bars: pd.DataFrame, rows: pd.DataFrame, day: date) -> list[dict[str, Any]]:
-    """A line a symbol: how many bars there were, which indicators they are too few for, and the values."""
-    counts = bars.groupby("symbol").size()
-    computed = {row["symbol"]: row for _, row in rows.iterrows()}
-    return [line(symbol, int(counts.get(symbol, 0)), computed.get(symbol), day) for symbol in symbols]
-
-
-def line(symbol: str, bars: int, row: pd.Series | None, day: date) -> dict[str, Any]:
-    if row is None:
-        return {"symbol": symbol, "bars": bars, "note": f"no bar on {day}"}
-    missing = indicators.lacking(row)
-    note = f"{bars} bars are too few for {', '.join(missing)}" if missing else ""
-    values = {name: None if name in missing else round(float(row[name]), 6) for name in indicators.BARS_NEEDED}
-    return {"symbol": symbol, "bars": bars, "note": note, **values}
-
-
-def publish(lines: Sequence[dict[str, Any]], source: str, day: date) -> None:
-    for one in lines:
-        if one["note"]:
-            get_run_logger().warning("%s: %s", one["symbol"], one["note"])
-    create_table_artifact(key="daily-indicators", table=list(lines), description=f"Indicators of `{source}` on {day}")
-
-
-@flow
+@flow(task_runner=runner(BATCHES_AT_A_TIME))
 def daily_indicators(
-    days_back: PositiveInt = 300,
+    days_back: Days = 300,
     symbols: list[Symbol] | None = None,
     calculation_date: date | None = None,
-    provider: settings.ProviderName | None = None,
+    provider: ProviderName | None = None,
+    max_failed_share: Share = 0.2,
+    batch_size: BatchSize = 100,
 ) -> State:
     """Compute one day's indicators from the adjusted bars in the warehouse; nothing is fetched.
 
-    An indicator that needs more bars than there are is NULL, with a warning, never a guess.
+    An indicator that needs more bars than there are is NULL, with a warning, never a guess. A batch of symbols whose
+    bars are those of an earlier run is not computed again; its rows are written where they are missing. Other symbols
+    together are another batch.
 
     Args:
         days_back: How many calendar days are read from the warehouse, back from the calculation date. The longest
             indicator needs 200 bars, about 290 days. In ingestion the word is for the days fetched from a provider.
         symbols: Default: all that the warehouse has.
-        calculation_date: The trading day to compute. Default: the newest one in the warehouse.
+        calculation_date: The trading day to compute. Default: the newest one in the warehouse, of any of the symbols.
+        provider: Whose bars. None: the provider that the environment's variable names.
+        max_failed_share: The run fails if more than this share of the symbols does, or all. A batch that fails counts
+            with all its symbols; a symbol that has no bar on the day did not fail.
+        batch_size: So many symbols are read, computed and stored by one task.
     """
+    url = settings.warehouse_url()
     source = settings.source(settings.provider(provider), adjusted=True)
-    engine = warehouse.connect(settings.warehouse_url())
-    wanted = chosen(symbols, warehouse.symbols_of(engine, source))
+    engine = engine_at(url)
+    warehouse.upgrade(engine)
+    # In order, so that the same symbols make the same batches, however they are told.
+    wanted = sorted(chosen(symbols, warehouse.symbols_of(engine, source)))
     day = calculation_date or warehouse.newest_day(engine, source, wanted)
     if day is None:
         return Failed(
-            message=f"The warehouse has no bars of '{source}' for {', '.join(wanted) or 'any symbol'}: load some first."
+            message=f"The warehouse has no bars of '{source}' for {named(wanted) or 'any symbol'}: load some first."
         )
-    bars = read_history(engine, source, wanted, day - timedelta(days=days_back), day)
-    rows: pd.DataFrame = compute(bars, day)
-    with settings.turn_to_write():
-        changed = store(engine, source, rows)
-    publish(report(wanted, bars, rows, day), source, day)
-    sentence = f"{len(rows)} of {len(wanted)} symbols computed for {day}: {changed} new or changed."
-    return Completed(message=sentence) if len(rows) else Failed(message=sentence)
+    work = Work(url, source, earlier(day, days_back), day)
+    outcomes = compute_all(work, wanted, batch_size)
+    publish(report(outcomes), source, day)
+    return verdict(outcomes, day, max_failed_share)
+
+
+if __name__ == "__main__":
+    print(daily_indicators(return_state=True).message)

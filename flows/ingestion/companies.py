@@ -14,13 +14,13 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import PositiveInt
 
-from flows.ingestion.loading import SYMBOLS_AT_A_TIME, Share, begin
-from flows.ingestion.outcomes import too_many_failed
+from flows.ingestion.loading import SYMBOLS_AT_A_TIME, begin
 from flows.ingestion.steps import Run
 from flows.market_data import warehouse
 from flows.market_data.symbols import Symbol, chosen
 from flows.retries import ASKS_AGAIN
 from flows.settings import ProviderName
+from flows.verdicts import Share, too_many_failed
 
 WEEKLY: dict[str, Any] = {"task_runner": ThreadPoolTaskRunner(max_workers=SYMBOLS_AT_A_TIME)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -14,15 +14,16 @@ from prefect.events import emit_event
 from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from pydantic import Field
 
 from flows import settings
 from flows.ingestion import steps
 from flows.ingestion.orders import Done, Order, orders_of
-from flows.ingestion.outcomes import Outcome, failed, loaded, outcome, sentence, too_many_failed
+from flows.ingestion.outcomes import Outcome, failed, loaded, outcome, sentence
 from flows.ingestion.steps import Part, Run
 from flows.market_data import calendar, warehouse
 from flows.retries import ASKS_AGAIN, TRIES_AGAIN
+from flows.runners import answer
+from flows.verdicts import too_many_failed
 
 LOADED_EVENT = "market-data.load.completed"
 SYMBOLS_AT_A_TIME = 4
@@ -30,8 +31,6 @@ SYMBOLS_IN_MEMORY = 100  # submitted together: of a step apart, Prefect keeps th
 
 Granularity = Literal["coarse", "fine"]
 """coarse: one task a symbol. fine: a task for each of fetch, validate, store, which the UI shows and retries apart."""
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def begin(provider: settings.ProviderName | None) -> Run:
@@ -84,8 +83,8 @@ def handfuls(orders: Mapping[str, Sequence[Order]]) -> Iterator[dict[str, Sequen
 
 def result(symbol: str, futures: Sequence[PrefectFuture[Any]]) -> Outcome:
     """What the last step answers, or the error of the first that failed."""
-    answers = [future.result(raise_on_failure=False) for future in futures]
-    error = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+    answers = [answer(future) for future in futures]
+    error = next((one for one in answers if isinstance(one, BaseException)), None)
     return answers[-1] if error is None else Outcome(symbol, error=str(error) or type(error).__name__)
 
 

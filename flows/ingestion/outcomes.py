@@ -70,8 +70,3 @@ def sentence(outcomes: Sequence[Outcome]) -> str:
         f"{len(outcomes) - len(missing)} of {len(outcomes)} symbols loaded: {bars:,} bars, {changed:,} new or changed."
     )
     return f"{text} Failed: {', '.join(missing)}." if missing else text
-
-
-def too_many_failed(failed: int, of: int, max_share: float) -> bool:
-    """All symbols are always too many, whatever the share."""
-    return failed > 0 and (failed == of or failed > max_share * of)

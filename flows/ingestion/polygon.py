@@ -12,7 +12,6 @@ from pydantic import PositiveInt
 from flows.ingestion.loading import (
     SYMBOLS_AT_A_TIME,
     Granularity,
-    Share,
     announce,
     begin,
     load,
@@ -22,7 +21,9 @@ from flows.ingestion.loading import (
 )
 from flows.market_data.symbols import Symbol, chosen
 from flows.market_data.warehouse import DAILY
+from flows.runners import runner
 from flows.settings import ProviderName
+from flows.verdicts import Share
 
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=SYMBOLS_AT_A_TIME))  # type: ignore[arg-type]  # Prefect's own generics
@@ -59,7 +60,7 @@ def polygon_daily_ingestion(
     return verdict(outcomes, max_failed_share)
 
 
-@flow(task_runner=ThreadPoolTaskRunner(max_workers=SYMBOLS_AT_A_TIME))  # type: ignore[arg-type]  # Prefect's own generics
+@flow(task_runner=runner(SYMBOLS_AT_A_TIME))
 def polygon_historical_backfill(
     start_date: date,
     end_date: date,

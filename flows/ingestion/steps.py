@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
@@ -18,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows.ingestion.orders import Order
 from flows.market_data import quality, warehouse
-from flows.market_data.connection import engine_of
+from flows.market_data.connection import engine_at
 from flows.market_data.models import now
 from flows.market_data.providers import Provider, today_at_the_exchange
 
@@ -52,12 +51,6 @@ class Part:
     bars: pd.DataFrame
     started: datetime
     rejected: dict[str, int] = field(default_factory=dict)
-
-
-@cache
-def engine_at(url: str) -> Engine:
-    """One for the process, so that its connections are shared by all threads."""
-    return engine_of(url)
 
 
 def fetch(run: Run, order: Order) -> Part:

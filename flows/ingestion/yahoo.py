@@ -13,7 +13,6 @@ from pydantic import PositiveInt
 from flows.ingestion.loading import (
     SYMBOLS_AT_A_TIME,
     Granularity,
-    Share,
     announce,
     begin,
     load,
@@ -24,6 +23,7 @@ from flows.ingestion.loading import (
 from flows.market_data.symbols import Symbol, chosen
 from flows.market_data.warehouse import DAILY
 from flows.settings import ProviderName
+from flows.verdicts import Share
 
 Interval = Literal["1m", "5m", "15m", "30m", "1h", "1d"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def engine_of(url: str) -> Engine:
         _prepare_file(parsed.database)
         event.listen(engine, "connect", _enforce_foreign_keys)
     return engine
+
+
+@cache
+def engine_at(url: str) -> Engine:
+    """One for the process, so that its connections are shared by all threads."""
+    return engine_of(url)
 
 
 def _parsed(url: str) -> URL:

@@ -30,8 +30,6 @@ from prefect.variables import Variable
 from sqlalchemy import Engine, text
 
 from flows import settings
-from flows.analytics import indicators as analytics
-from flows.analytics.indicators import daily_indicators
 from flows.ingestion import end_to_end, loading
 from flows.ingestion.companies import weekly_reference_data
 from flows.ingestion.end_to_end import sample_end_to_end
@@ -46,7 +44,6 @@ from flows.maintenance.archive import archive_bars, restore_archive
 from flows.maintenance.backup import database_backup
 from flows.maintenance.cleanup import cleanup
 from flows.market_data import warehouse
-from flows.market_data.indicators import compute
 from flows.market_data.places import Place
 from flows.market_data.providers import errors, sample, today_at_the_exchange
 from flows.market_data.symbols import chosen
@@ -191,20 +188,6 @@ class Unsteady:
         if self.errors:
             raise self.errors.pop()
         return sample.fetch_bars(symbol, interval, start, end, adjusted)
-
-
-def test_indicators_of_an_empty_warehouse_say_what_to_do(at: Engine) -> None:
-    state = run(daily_indicators)
-    assert state.is_failed()
-    assert state.message == "The warehouse has no bars of 'sample_adjusted' for any symbol: load some first."
-
-
-def test_indicators_of_an_earlier_day_see_nothing_of_the_days_after(at: Engine) -> None:
-    warehouse.upsert_bars(at, "AAPL", "sample_adjusted", apple().tail(500))
-    state = run(daily_indicators, calculation_date=date(2012, 12, 31))
-    assert state.message == "1 of 1 symbols computed for 2012-12-31: 1 new or changed."
-    until = apple()[apple()["time"] <= pd.Timestamp("2012-12-31", tz="UTC")]
-    assert number(at, "select sma_50 from indicators") == pytest.approx(until["close"].tail(50).mean())
 
 
 def test_cleanup_only_counts_until_it_is_told_to_delete(at: Engine) -> None:
@@ -587,16 +570,6 @@ def test_each_chosen_symbol_comes_once_in_order_up_to_the_limit() -> None:
     assert chosen(None, ["A", "B", "C"], 2) == ["A", "B"]
     assert chosen(["C", "A", "C"], ["A", "B", "C"]) == ["C", "A"]
     assert chosen([], ["A"]) == []
-
-
-def test_the_report_names_what_is_missing_for_each_symbol() -> None:
-    history = pd.concat([apple().tail(30), bars({}).assign(symbol="OLD")])
-    rows = analytics.on_day(compute(history), date(2013, 3, 1))
-    known, old, unknown = analytics.report(["AAPL", "OLD", "NOPE"], history, rows, date(2013, 3, 1))
-    assert known["note"].startswith("30 bars are too few for sma_50, sma_200, ema_12")
-    assert known["sma_200"] is None and known["sma_20"] > 0
-    assert old == {"symbol": "OLD", "bars": 1, "note": "no bar on 2013-03-01"}
-    assert unknown == {"symbol": "NOPE", "bars": 0, "note": "no bar on 2013-03-01"}
 
 
 def test_rejected_bars_are_counted_by_reason() -> None:

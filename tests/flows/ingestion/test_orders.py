@@ -8,7 +8,7 @@ import pytest
 
 from flows.ingestion.loading import trades
 from flows.ingestion.orders import Done, Order, orders_of
-from flows.ingestion.outcomes import too_many_failed
+from flows.verdicts import too_many_failed
 
 MONDAY, TUESDAY, WEDNESDAY = date(2024, 7, 1), date(2024, 7, 2), date(2024, 7, 3)
 FRIDAY, SATURDAY, SUNDAY = date(2024, 7, 5), date(2024, 7, 6), date(2024, 7, 7)
