@@ -17,6 +17,7 @@ from prefect.variables import Variable
 
 from flows.market_data.places import Place
 from flows.market_data.providers import Provider, Turn, polygon, sample, yahoo
+from flows.market_data.providers import source as source_of
 from flows.naming import own
 
 WAREHOUSE_SECRET = "warehouse-url"
@@ -34,12 +35,21 @@ ProviderName = Literal["sample", "yahoo", "polygon"]
 
 def provider(name: str | None = None) -> Provider:
     """The provider of that name, else the one that the Prefect variable names; `sample` where nobody set one."""
+    return PROVIDERS[provider_name(name)]()
+
+
+def source(name: str | None, adjusted: bool) -> str:
+    """What that provider's prices are called in the warehouse. To read them there needs no key of the provider's."""
+    return source_of(provider_name(name), adjusted)
+
+
+def provider_name(name: str | None) -> str:
     wanted = name or Variable.get(own(PROVIDER_VARIABLE), default="sample")
     if not isinstance(wanted, str) or wanted not in PROVIDERS:
         where = "The parameter 'provider'" if name else f"The Prefect variable '{PROVIDER_VARIABLE}'"
         now = "Take one of them." if name else "Set it under `variables` in the environment's file and deploy."
         raise ValueError(f"{where} is {wanted!r}; known providers: {', '.join(PROVIDERS)}. {now}")
-    return PROVIDERS[wanted]()
+    return wanted
 
 
 def _sample() -> Provider:
@@ -62,11 +72,6 @@ def _polygon() -> Provider:
 
 
 PROVIDERS: dict[str, Callable[[], Provider]] = {"sample": _sample, "yahoo": _yahoo, "polygon": _polygon}
-
-
-def source(of: Provider, adjusted: bool) -> str:
-    """The provider's name in the warehouse: unadjusted and adjusted prices are different sources."""
-    return of.source(adjusted)
 
 
 def warehouse_url() -> str:

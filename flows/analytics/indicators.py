@@ -52,7 +52,7 @@ def daily_indicators(
         batch_size: So many symbols are read, computed and stored by one task.
     """
     url = settings.warehouse_url()
-    source = settings.source(settings.provider(provider), adjusted=True)
+    source = settings.source(provider, adjusted=True)
     engine = engine_at(url)
     warehouse.upgrade(engine)
     # In order, so that the same symbols make the same batches, however they are told.

@@ -24,7 +24,7 @@ from prefect.events import Event
 from prefect.events.clients import AssertingEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ParameterTypeError
-from prefect.settings import PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 from prefect.variables import Variable
 from sqlalchemy import Engine, text
@@ -55,6 +55,7 @@ from tests.server import QUIET
 
 BARS = "/v2/aggs/ticker/{}/*"
 DAY = timedelta(days=1)
+NO_HEARTBEAT = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}  # at its end each run waits for it, up to a second
 NEWEST = FlowRunSort.START_TIME_DESC
 
 
@@ -64,7 +65,7 @@ def prefect() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**QUIET, "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore"}.items():
             patch.setenv(name, value)
-        with prefect_test_harness(server_startup_timeout=90):
+        with prefect_test_harness(server_startup_timeout=90), temporary_settings(NO_HEARTBEAT):
             yield
 
 
@@ -474,6 +475,7 @@ def test_a_provider_can_be_asked_at_another_address(monkeypatch: pytest.MonkeyPa
 def test_polygon_needs_its_key_and_says_where_it_belongs() -> None:
     with pytest.raises(ValueError, match=r"no Secret block 'polygon-api-key'\. Set it under `secrets`"):
         settings.provider("polygon")
+    assert settings.source("polygon", adjusted=True) == "polygon_adjusted"  # what is loaded can be read without a key
     Secret(value="k3y").save("polygon-api-key")
     try:
         provider = settings.provider("polygon")
