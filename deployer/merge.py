@@ -204,10 +204,12 @@ def _take(left: list[Any], fits: Callable[[Fields, Fields], bool], want: Fields)
 
 
 def _past_schedules(want: Fields, bases: list[Any]) -> list[Fields]:
+    """What it was before: by its slug, or as one without a slug; else one that did the same, whose slug came or went."""
     known = [entry for base in bases for entry in _sequence(base)]
-    if want["slug"] and (same := [e for e in known if e["slug"] == want["slug"]]):
-        return same
-    return [e for e in known if comparable.content(e) == comparable.content(want)]
+    alike = [e for e in known if comparable.content(e) == comparable.content(want)]
+    if want["slug"]:
+        return [e for e in known if e["slug"] == want["slug"]] or alike
+    return [e for e in alike if not e["slug"]] or alike
 
 
 def _brief(schedule: Fields) -> dict[str, Any]:

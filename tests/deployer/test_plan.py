@@ -440,6 +440,14 @@ def test_a_schedules_activity_is_remembered_by_its_slug_or_by_its_content() -> N
         assert actions(switched) == {"hello/hello": "update"}
 
 
+def test_a_schedules_activity_is_not_taken_from_one_that_does_the_same_under_a_slug() -> None:
+    on, named_off = schedule(None, active=True), schedule("evening", active=False)
+    turned = live(deployment(schedules=[{**on, "active": False}, {**named_off, "active": True}]))
+    for past in permutations([on, named_off]):
+        plan = planned([deployment(schedules=[on, named_off])], [turned], spec(deployment(schedules=list(past))))
+        assert actions(plan) == {"hello/hello": "held"}
+
+
 # -- triggers
 
 
