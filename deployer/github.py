@@ -64,6 +64,11 @@ def _append(path: str, text: str) -> None:
         file.write(text)
 
 
+def ref_of(variables: Mapping[str, str], commit: str) -> str:
+    """The full ref of the run, if this is its commit; else nothing."""
+    return variables.get("GITHUB_REF", "") if runs_here(variables) and variables.get("GITHUB_SHA") == commit else ""
+
+
 def actor(variables: Mapping[str, str]) -> str:
     """Who triggered this run, and who ran it again."""
     first, again = variables.get("GITHUB_ACTOR", ""), variables.get("GITHUB_TRIGGERING_ACTOR", "")
