@@ -104,6 +104,10 @@ class Team:
         found: list[dict[str, Any]] = json.loads(self.deploy("history", env, "--format", "json").stdout)["releases"]
         return found
 
+    def records(self, env: str) -> int:
+        """How many the ledger has: releases, begun or done, and specifications."""
+        return len(httpx.post(f"{self.apis[env]}/artifacts/filter", json={}).raise_for_status().json())
+
     def live(self, env: str) -> set[tuple[str, str]]:
         """Name and version of every deployment there is."""
         answer = httpx.post(f"{self.apis[env]}/deployments/filter", json={}).raise_for_status()
@@ -163,7 +167,9 @@ def make_repository(folder: Path, work: Path) -> None:
         ["-C", str(work), "remote", "add", "origin", str(folder / "flows.git")],
         ["-C", str(work), "push", "--quiet", "origin", "main"],
     ):
-        subprocess.run(["git", *QUIET, "-c", "user.name=Ada", "-c", "user.email=ada@example.invalid", *words], check=True)
+        subprocess.run(
+            ["git", *QUIET, "-c", "user.name=Ada", "-c", "user.email=ada@example.invalid", *words], check=True
+        )
 
 
 def smaller(environment: dict[str, Any]) -> dict[str, Any]:
