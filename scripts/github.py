@@ -233,7 +233,9 @@ def _short(environment: str, plan: str) -> str:
     updates = int(counted[1])
     if updates != len(rows) + int(folded[1] if folded else 0):
         return plan
-    moves = f"{updates} deployment{'s move' if updates > 1 else ' moves'} to this commit as they are."
+    moves = "1 deployment moves to this commit as it is."
+    if updates > 1:
+        moves = f"{updates} deployments move to this commit as they are."
     return f"### {environment}: no changes\n\n{moves if updates else 'What is live is what this commit says.'}"
 
 
@@ -548,7 +550,7 @@ def _cut(text: str, most: int, more: str) -> str:
     if len(whole) <= most:
         return whole
     kept, length, room = 0, 0, most - len(f"\n\n{more}")
-    for line, end in zip(lines, ends):
+    for line, end in zip(lines, ends, strict=True):
         length += len(line) + 1
         if length + len(end) > room:
             break
