@@ -581,6 +581,9 @@ def _fence(line: str, fence: str) -> str:
 
 
 def _read(path: Path) -> str:
+    """A pull request's code may have made it: a link would show what only this job can read."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise GitHubError(f"{path} is not an ordinary file, so it is not read.")
     try:
         with open(path, "rb") as file:
             return file.read(MOST_READ).decode(errors="replace")

@@ -153,6 +153,7 @@ created = pytest.mark.parametrize("what", VERBS)
 
 def test_a_plan_is_posted_once_and_updated_after(job: Job, github: FakeGitHub) -> None:
     job.done(*job.plan("one"))
+    job.done(*job.plan("two"))
     job.done(*job.plan("two", B))
     (comment,) = github.comments
     assert comment["on"] == 7 and comment["body"].startswith(f"{PLAN}\n")
@@ -446,6 +447,16 @@ def test_a_file_that_is_missing_is_named(job: Job, tmp_path: Path) -> None:
     assert f"{tmp_path}/code cannot be read" in job.fails(*words)
 
 
+def test_a_link_is_not_followed_to_what_only_this_job_can_read(job: Job, github: FakeGitHub) -> None:
+    words = job.plan()
+    secret = job.folder / "secret"
+    secret.write_text("the job's own")
+    Path(words[-1]).unlink()
+    Path(words[-1]).symlink_to(secret)
+    assert "not an ordinary file" in job.fails(*words)
+    assert not github.comments
+
+
 # -- previews
 
 STAND_IN = """\
@@ -595,7 +606,7 @@ def test_remarks_statuses_and_labels_are_not_doubled_either(job: Job, github: Fa
 @pytest.mark.parametrize(
     ("answer", "pause"),
     [
-        (limited(403, Retry_After="1"), 1),
+        (limited(403, "Wait", Retry_After="1"), 1),
         (limited(429, "Too many", Retry_After="0"), 0),
         (limited(403, "No", X_RateLimit_Remaining="0", X_RateLimit_Reset="1"), 1),
         (limited(403), 60),
