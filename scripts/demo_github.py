@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -44,11 +45,10 @@ class Runner:
     def roll_back(self, env: str, to: str) -> None:
         say(f'Run workflow "rollback": environment {env}, to {to}, reason "{REASON}"')
         inputs = {"environment": env, "to": to, "reason": REASON}
-        asked = {"event": "workflow_dispatch", "job": "rollback"}
-        found = self.act.run("rollback.yml", Push(MAIN), inputs=inputs, **asked, **self.given(env))  # type: ignore[arg-type]
-        self.report("rollback.yml", found)
+        asked: dict[str, Any] = {"event": "workflow_dispatch", "job": "rollback", "inputs": inputs}
+        self.report("rollback.yml", self.act.run("rollback.yml", Push(MAIN), **asked, **self.given(env)))
 
-    def given(self, env: str) -> dict[str, dict[str, str]]:
+    def given(self, env: str) -> dict[str, Any]:
         known = local.env(env, self.stage.clone, self.stage.state)
         variables = {"PREFECT_API_URL": known["PREFECT_API_URL"], "REPOSITORY_URL": str(self.act.origin)}
         return {"variables": variables, "secrets": {"WAREHOUSE_URL": known["WAREHOUSE_URL"]}}
@@ -125,8 +125,8 @@ def play(stage: Stage) -> None:
 
 
 def publish(stage: Stage) -> Path:
-    """The repository that workers and the runner clone: what GitHub is for a team."""
-    origin = stage.state / "origin.git"
+    """The repository that workers and the runner clone: what GitHub is for a team. Its name is the project's."""
+    origin = folder(stage, "origin") / f"{ROOT.name}.git"
     demo.run(["git", "clone", "--quiet", "--bare", str(stage.clone), str(origin)])
     stage.git("remote", "set-url", "origin", str(origin))
     return origin
