@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -585,7 +586,7 @@ def main(
 ) -> int:
     words = parser().parse_args(arguments)
     try:
-        environments = project.load_environments(project.Tree.working(ROOT), None)
+        environments = environment_files()
         options = options_of(words, environments)
         with connect(environ, transport) as http:
             return run(
@@ -600,6 +601,11 @@ def main(
         print("github_setup: interrupted. Run this again: it goes on where it stopped.", file=sys.stderr)
         return 130
     return 1
+
+
+@cache
+def environment_files() -> list[Environment]:
+    return project.load_environments(project.Tree.working(ROOT), None)
 
 
 def run(github: GitHub, environments: list[Environment], options: Options, write: bool) -> int:
