@@ -138,7 +138,9 @@ class Act:
         finally:
             (self.folder / "secrets").unlink()
             shutil.rmtree(clone, ignore_errors=True)
-        return Answer(done.returncode, [*told(done.stdout), *(Line("", text, "", "") for text in done.stderr.splitlines())])
+        return Answer(
+            done.returncode, [*told(done.stdout), *(Line("", text, "", "") for text in done.stderr.splitlines())]
+        )
 
     def _clone(self, ref: str) -> tuple[Path, str]:
         """As GitHub's runner has it: the commit that was pushed, all history, a remote on github.com, the environment."""
@@ -212,7 +214,9 @@ def told(output: str) -> Iterator[Line]:
             yield Line("", text, "", "")
             continue
         job = str(found.get("job", "")).split("/", 1)[-1].strip()
-        yield Line(job, str(found.get("msg", "")).rstrip("\n"), str(found.get("step", "")), str(found.get("jobResult", "")))
+        yield Line(
+            job, str(found.get("msg", "")).rstrip("\n"), str(found.get("step", "")), str(found.get("jobResult", ""))
+        )
 
 
 def git(folder: Path, *words: str) -> str:

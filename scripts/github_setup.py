@@ -222,6 +222,8 @@ class Live:
     variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     rulesets: Mapping[str, Body] = field(default_factory=dict)
     workflows: Body = field(default_factory=dict)
+    pushed: bool = True
+    """Is the default branch there?"""
 
     def rule(self, name: str, kind: str) -> Body:
         rules = self.environments.get(name, {}).get("protection_rules", [])
@@ -247,7 +249,7 @@ class GitHub:
 
     def find(self, path: str) -> Any:
         """None: it is not there, or not for us to see."""
-        answer = self.ask("GET", path, bear=(403, 404))
+        answer = self.ask("GET", path, bear=(403, 404, 409))
         return answer.json() if answer.is_success else None
 
     def pages(self, path: str, key: str = "") -> list[Any]:
@@ -342,6 +344,7 @@ def read(github: GitHub, names: Iterable[str], options: Options) -> Live:
         {name: _variables(github, name) for name in there},
         {r["name"]: r for r in _rulesets(github)},
         github.get(f"{github.root}/actions/permissions/workflow"),
+        github.find(f"{github.root}/branches/{repository['default_branch']}") is not None,
     )
 
 
@@ -442,7 +445,11 @@ def check(wanted: Sequence[Target], live: Live, options: Options) -> None:
 def changes(root: str, wanted: Sequence[Target], live: Live, options: Options) -> list[Change]:
     """In the order in which they are made: a GitHub environment lets nothing in until it has its policies."""
     found = [change for target in wanted for change in _about(f"{root}/environments/{target.name}", target, live)]
-    found += [_about_ruleset(f"{root}/rulesets", ruleset, live) for ruleset in rulesets(options, live.actions_app)]
+    found += [
+        _about_ruleset(f"{root}/rulesets", ruleset, live)
+        for ruleset in rulesets(options, live.actions_app)
+        if live.pushed or ruleset["target"] == "tag"
+    ]
     same = {key: live.workflows.get(key) for key in TOKEN_OF_WORKFLOWS} == TOKEN_OF_WORKFLOWS
     what = "workflows: a token that may read only, unless a job says more"
     path = f"{root}/actions/permissions/workflow"
@@ -618,6 +625,10 @@ def run(github: GitHub, environments: list[Environment], options: Options, write
     if lines := list(widened(environments)):
         print("\nEnvironments of GitHub know simpler patterns only; deploys go by the exact ones:")
         print("\n".join(f"  {line}" for line in lines))
+    if not live.pushed:
+        print(
+            "\nThe default branch is not there yet, and its ruleset would refuse the first push: push, then run this again."
+        )
     due = [change for change in found if change.method]
     print(f"\n{summary(found)}{'' if write else _dry(due)}")
     if write and due:

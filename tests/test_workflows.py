@@ -128,8 +128,7 @@ def members(unit: str) -> str:
     """`[a-c1]` -> "abc1"."""
     if unit[0] != "[":
         return unit
-    ranges = re.sub(r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), unit[1:-1])
-    return ranges
+    return re.sub(r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), unit[1:-1])
 
 
 def let_in(name: str, patterns: list[str]) -> bool:
@@ -306,7 +305,7 @@ def test_every_job_may_do_exactly_this() -> None:
 
 
 def test_what_a_workflow_does_not_grant_is_not_granted() -> None:
-    assert {file: workflow(file)["permissions"] for file in WORKFLOWS} == dict.fromkeys(WORKFLOWS, {})
+    assert {file: workflow(file)["permissions"] for file in WORKFLOWS} == {file: {} for file in WORKFLOWS}
 
 
 def test_a_caller_grants_what_the_called_jobs_need() -> None:

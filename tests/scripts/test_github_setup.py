@@ -42,6 +42,7 @@ class FakeGitHub:
         self.writes: list[dict[str, Any]] = []
         self.faults: list[tuple[str, str, str, httpx.Response]] = []
         self.number = 100
+        self.pushed = True
 
     # -- how it is spoken with
 
@@ -89,6 +90,7 @@ class FakeGitHub:
     def _routes(self) -> list[tuple[str, Handler]]:
         return [
             (ROOT, self._repository),
+            (f"{ROOT}/branches/main", lambda *_: (200, {"name": "main"} if self.pushed else {})),
             ("/orgs/acme", lambda *_: (200, {"login": "acme"} | ({"plan": {"name": self.plan}} if self.plan else {}))),
             ("/orgs/acme/teams/release", lambda *_: (200, {"id": 7})),
             ("/users/mona", lambda *_: (200, {"id": 5})),
@@ -222,6 +224,17 @@ def test_production_gets_its_reviewers_before_anything_else_is_written(ready: Fa
 def test_a_second_run_has_nothing_to_do(ready: FakeGitHub, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(ready, *USUAL, "--apply") == 0
     assert ready.writes == [] and "There is nothing to do." in capsys.readouterr().out
+
+
+def test_the_first_push_is_not_refused_by_the_rules_for_pull_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    github = FakeGitHub()
+    github.pushed = False
+    assert run(github, *USUAL, "--apply") == 0
+    assert [each["target"] for each in github.rulesets.values()] == ["tag"]
+    assert "push, then run this again" in capsys.readouterr().out
+    github.pushed = True
+    assert run(github, *USUAL, "--apply") == 0
+    assert [each["body"]["target"] for each in github.writes] == ["branch"]
 
 
 def test_without_apply_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:

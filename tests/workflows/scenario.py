@@ -163,7 +163,9 @@ def make_repository(folder: Path, work: Path) -> None:
         ["-C", str(work), "remote", "add", "origin", str(folder / "flows.git")],
         ["-C", str(work), "push", "--quiet", "origin", "main"],
     ):
-        subprocess.run(["git", *QUIET, "-c", "user.name=Ada", "-c", "user.email=ada@example.invalid", *words], check=True)
+        subprocess.run(
+            ["git", *QUIET, "-c", "user.name=Ada", "-c", "user.email=ada@example.invalid", *words], check=True
+        )
 
 
 def smaller(environment: dict[str, Any]) -> dict[str, Any]:
