@@ -71,7 +71,10 @@ class Target:
     name: str
     file: str
     policies: frozenset[Policy]
+    credentials: tuple[str, ...]
+    """Secrets of which the API wants one."""
     secrets: tuple[str, ...]
+    """Those that a deploy sets in Prefect, if they are there."""
     needed: tuple[str, ...]
     variables: Mapping[str, str]
     guarded: bool = False
@@ -91,13 +94,14 @@ def targets(environments: Iterable[Environment], default_branch: str, options: O
     files = list(environments)
     found = [target for each in files for target in _pair(each, default_branch, options)]
     found += [_preview(each, files, default_branch, options) for each in files if each.name == PREVIEWED]
-    return sorted(found, key=lambda target: not target.guarded)
+    guarded = {target.file for target in found if target.guarded}
+    return sorted(found, key=lambda target: target.file not in guarded)
 
 
 def _pair(each: Environment, default_branch: str, options: Options) -> list[Target]:
     """The plan is made without an approval and must see what the deploy will see, so both have the same names."""
     own = policies(each.refs, default_branch)
-    rest = (_names(*_credentials(each), *each.secrets.values()), _names(each.api.url))
+    rest = (_credentials(each), _names(*each.secrets.values()), _names(each.api.url))
     given = options.variables.get(each.name, {})
     planning = own | {PULL_REQUESTS} if each.name == PREVIEWED else own
     guarded = each.mode == "production" or each.name in options.guarded
@@ -109,12 +113,12 @@ def _preview(each: Environment, files: list[Environment], default_branch: str, o
     """A merged pull request's last run is of the branch that it was merged into."""
     bases = frozenset(p for file in files for p in policies(file.refs, default_branch) if p.kind == "branch")
     given = options.variables.get(each.name, {})
-    secrets, needed = _names(*_credentials(each)), _names(each.api.url)
-    return Target(PREVIEW, each.name, bases | {PULL_REQUESTS}, secrets, needed, given)
+    needed = _names(each.api.url)
+    return Target(PREVIEW, each.name, bases | {PULL_REQUESTS}, _credentials(each), (), needed, given)
 
 
-def _credentials(each: Environment) -> tuple[str, str]:
-    return each.api.key, each.api.auth_string
+def _credentials(each: Environment) -> tuple[str, ...]:
+    return _names(each.api.key) + _names(each.api.auth_string)
 
 
 def _names(*values: str) -> tuple[str, ...]:
@@ -245,19 +249,20 @@ class GitHub:
         return f"/repos/{self.repository}"
 
     def get(self, path: str) -> Any:
-        return self.ask("GET", path).json()
+        return _data(self.ask("GET", path))
 
     def find(self, path: str) -> Any:
         """None: it is not there, or not for us to see."""
         answer = self.ask("GET", path, bear=(403, 404, 409))
-        return answer.json() if answer.is_success else None
+        return _data(answer) if answer.is_success else None
 
     def pages(self, path: str, key: str = "") -> list[Any]:
         found: list[Any] = []
         following: str | None = f"{path}?per_page=30"
         while following:
             answer = self.ask("GET", following)
-            found += answer.json()[key] if key else answer.json()
+            data = _data(answer)
+            found += data[key] if key else data
             following = answer.links.get("next", {}).get("url")
         return found
 
@@ -281,6 +286,15 @@ class GitHub:
             return self.http.request(method, path, json=body)
         except httpx.TransportError:
             return None
+
+
+def _data(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        raise SetupError(
+            f"{answer.url} does not answer as GitHub does. Is GITHUB_API_URL right, or is there a proxy between?"
+        ) from None
 
 
 def _limited(answer: httpx.Response) -> bool:
@@ -322,9 +336,10 @@ def _message(answer: httpx.Response) -> str:
         told = answer.json()
     except ValueError:
         return "no explanation."
-    errors = told.get("errors") or [] if isinstance(told, dict) else []
-    found = [each if isinstance(each, str) else str(each.get("message", "")) for each in errors]
-    return " ".join(text for text in (str(told.get("message", "")), *found) if text) if told else "no explanation."
+    if not isinstance(told, dict):
+        return "no explanation."
+    errors = [each if isinstance(each, str) else str(each.get("message", "")) for each in told.get("errors") or []]
+    return " ".join(text for text in (str(told.get("message", "")), *errors) if text)
 
 
 def read(github: GitHub, names: Iterable[str], options: Options) -> Live:
@@ -546,22 +561,29 @@ def _within(wanted: Any, there: Any) -> bool:
 
 
 def secrets_text(wanted: Sequence[Target], live: Live, repository: str) -> list[str]:
-    lines = ["", "Secrets, by name. Their values are yours to set; each is asked for and never shown:"]
+    lines = ["", "Secrets, by name. gh asks for each value; what `secrets:` names and you leave out is not managed."]
     for target in wanted:
         has = live.secrets.get(target.name, frozenset())
         lines.append(f"  {target.name}: {', '.join(sorted(has)) or 'none'}")
-        missing = (name for name in target.secrets if name not in has)
-        lines += [f"    gh secret set {name} --env {target.name} --repo {repository}" for name in missing]
+        lines += [f"    {_command(name, target, repository)}" for name in target.secrets if name not in has]
+        if target.credentials and not has & set(target.credentials):
+            first, *others = target.credentials
+            lines.append(f"    {_command(first, target, repository)}{f'  # or {others[0]}' if others else ''}")
     return [*lines, *_secret_warnings(wanted, live)]
+
+
+def _command(name: str, target: Target, repository: str) -> str:
+    return f"gh secret set {name} --env {target.name} --repo {repository}"
 
 
 def _secret_warnings(wanted: Sequence[Target], live: Live) -> Iterator[str]:
     for target in wanted:
         plan = f"{target.name}-plan"
         both = live.secrets.get(target.name, frozenset()) ^ live.secrets.get(plan, frozenset())
-        if plan in live.secrets and (differ := sorted(both & set(target.secrets))):
+        if plan in live.secrets and (differ := sorted(both & {*target.secrets, *target.credentials})):
             yield f"! {target.name} and {plan} must have the same secrets, or the plan is refused when it is applied: {', '.join(differ)}."
-    if known := sorted(live.secrets.get("", frozenset()) & {name for target in wanted for name in target.secrets}):
+    ours = {name for target in wanted for name in (*target.secrets, *target.credentials)}
+    if known := sorted(live.secrets.get("", frozenset()) & ours):
         yield f"! The repository itself has {', '.join(known)}: a workflow of any branch can read that. Give it to the environments, then: gh secret delete NAME"
 
 

@@ -543,6 +543,12 @@ def test_a_github_that_stays_away_is_told(capsys: pytest.CaptureFixture[str]) ->
     assert "GitHub does not answer" in stopped(capsys, github, *USUAL, "--apply")
 
 
+def test_an_answer_of_something_else_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    github = FakeGitHub()
+    github.fail("GET", "/rulesets$", httpx.Response(200, text="<html>Log in</html>"))
+    assert "does not answer as GitHub does" in stopped(capsys, github, *USUAL, "--apply")
+
+
 def test_a_limit_that_is_used_up_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     github = FakeGitHub()
     github.fail("GET", "/rulesets$", LIMITED, times=9)
@@ -567,11 +573,10 @@ def test_secrets_are_listed_by_name_with_the_command_for_each_that_lacks(
     assert run(ready, *USUAL) == 0
     said = capsys.readouterr().out
     assert "  prod: PREFECT_API_KEY\n" in said and "gh secret set PREFECT_API_KEY --env prod " not in said
-    assert "gh secret set WAREHOUSE_URL --env prod --repo acme/shop" in said
     assert (
-        "gh secret set PREFECT_API_KEY --env preview --repo acme/shop" in said
-        and "WAREHOUSE_URL --env preview" not in said
+        "gh secret set WAREHOUSE_URL --env prod --repo acme/shop" in said and "WAREHOUSE_URL --env preview" not in said
     )
+    assert "gh secret set PREFECT_API_KEY --env preview --repo acme/shop  # or PREFECT_API_AUTH_STRING" in said
 
 
 def test_a_secret_that_only_the_deploy_has_is_told(ready: FakeGitHub, capsys: pytest.CaptureFixture[str]) -> None:
