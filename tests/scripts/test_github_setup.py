@@ -43,6 +43,7 @@ class FakeGitHub:
         self.faults: list[tuple[str, str, str, httpx.Response]] = []
         self.number = 100
         self.pushed = True
+        self.owner = "Organization"
 
     # -- how it is spoken with
 
@@ -92,6 +93,7 @@ class FakeGitHub:
             (ROOT, self._repository),
             (f"{ROOT}/branches/main", lambda *_: (200, {"name": "main"} if self.pushed else {})),
             ("/orgs/acme", lambda *_: (200, {"login": "acme"} | ({"plan": {"name": self.plan}} if self.plan else {}))),
+            ("/user", lambda *_: (200, {"login": "Acme", "plan": {"name": "pro"}})),
             ("/orgs/acme/teams/release", lambda *_: (200, {"id": 7})),
             ("/users/mona", lambda *_: (200, {"id": 5})),
             ("/apps/github-actions", lambda *_: (200, {"id": 15368})),
@@ -109,7 +111,7 @@ class FakeGitHub:
         ]
 
     def _repository(self, method: str, body: Any) -> tuple[int, Any]:
-        owner = {"login": "acme", "type": "Organization"}
+        owner = {"login": "acme", "type": self.owner}
         return 200, {"full_name": "acme/shop", "default_branch": "main", "private": self.private, "owner": owner}
 
     def _environment(self, method: str, body: Any, name: str) -> tuple[int, Any]:
@@ -429,6 +431,12 @@ def test_it_stops_rather_than_leave_production_unguarded(
     capsys: pytest.CaptureFixture[str], private: bool, plan: str, words: list[str], expected: str
 ) -> None:
     assert expected in stopped(capsys, FakeGitHub(private, plan), *words, "--apply")
+
+
+def test_a_persons_plan_is_looked_at_too(capsys: pytest.CaptureFixture[str]) -> None:
+    github = FakeGitHub(private=True)
+    github.owner = "User"
+    assert "plan is Pro: on Free, Pro and Team" in stopped(capsys, github, *USUAL, "--apply")
 
 
 def test_a_plan_that_cannot_be_seen_shows_when_the_first_environment_is_refused(
