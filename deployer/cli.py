@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | 
         return int(_verb(words, console)())
     except InvalidInput as error:
         console.problems(error.problems)
-        console.error(error)
+        console.error(error, annotated=bool(error.problems))
         return error.exit_code
     except DeployError as error:
         console.error(error)

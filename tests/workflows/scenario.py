@@ -104,6 +104,10 @@ class Team:
         found: list[dict[str, Any]] = json.loads(self.deploy("history", env, "--format", "json").stdout)["releases"]
         return found
 
+    def records(self, env: str) -> int:
+        """How many the ledger has: releases, begun or done, and specifications."""
+        return len(httpx.post(f"{self.apis[env]}/artifacts/filter", json={}).raise_for_status().json())
+
     def live(self, env: str) -> set[tuple[str, str]]:
         """Name and version of every deployment there is."""
         answer = httpx.post(f"{self.apis[env]}/deployments/filter", json={}).raise_for_status()

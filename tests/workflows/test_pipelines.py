@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 
 from scripts import act
@@ -139,10 +144,10 @@ def test_no_secret_is_in_what_a_workflow_prints(story: Story) -> None:
 
 
 @pytest.fixture
-def untouched(repository: Team, story: Story) -> Iterator[None]:
-    before = {env: (repository.live(env), repository.releases(env)) for env in ENVIRONMENTS}
+def untouched(repository: Team) -> Iterator[None]:
+    before = {env: (repository.live(env), repository.records(env)) for env in ENVIRONMENTS}
     yield
-    assert {env: (repository.live(env), repository.releases(env)) for env in ENVIRONMENTS} == before
+    assert {env: (repository.live(env), repository.records(env)) for env in ENVIRONMENTS} == before
 
 
 def errors(answer: Answer) -> list[str]:
@@ -196,7 +201,7 @@ def test_a_wrong_key_fails_with_one_annotation(repository: Team) -> None:
 
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize(
-    ("url", "words"), [("", "PREFECT_API_URL"), (f"http://127.0.0.1:{free_port()}/api", "cannot be reached")]
+    ("url", "words"), [("", "scripts/github_setup.py"), (f"http://127.0.0.1:{free_port()}/api", "did not answer")]
 )
 def test_an_api_that_is_not_there_fails_with_one_annotation(repository: Team, url: str, words: str) -> None:
     answer = repository.push(MAIN, "dev", variables={"PREFECT_API_URL": url})
@@ -214,6 +219,82 @@ def test_an_invalid_file_fails_with_its_line(repository: Team) -> None:
     repository.change("Mend it", {file: text})
     assert answer.code != 0 and answer.jobs["checks/check"] == "failure"
     assert any(f"file={file},line=1" in error for error in errors(answer))
+
+
+# -- Cancelled in the middle
+
+
+@contextmanager
+def holding(api: str) -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """The API, but its first change of a deployment never arrives: the address, when that is, and the end of waiting."""
+    held, over = threading.Event(), threading.Event()
+
+    class Holding(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.command == "PATCH" and self.path.startswith("/api/deployments/"):
+                held.set()
+                over.wait(60)
+                self.close_connection = True
+                return
+            wanted = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+            answer = httpx.request(self.command, api.removesuffix("/api") + self.path, content=body, headers=wanted)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_POST = do_PATCH = do_DELETE = do_PUT = do_GET
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Holding)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/api", held, over
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+
+
+def applying() -> int:
+    """The process number of the deploying step's Python, among what this process has started."""
+    listed = subprocess.run(["ps", "-axo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    ours = {os.getpid()}
+    for _ in rows:
+        ours |= {int(pid) for pid, parent, *_ in rows if int(parent) in ours}
+    [found] = [
+        int(row[0]) for row in rows if int(row[0]) in ours and row[-1].endswith("apply --env dev --plan plan.json")
+    ]
+    return found
+
+
+def test_a_deploy_that_is_cancelled_as_github_does_it_is_finished_by_the_next(repository: Team) -> None:
+    repository.push(MAIN, "dev")
+    repository.git("checkout", "--quiet", "main")
+    commit = repository.change("Another word", {"notes": "three\n"})
+    with holding(repository.apis["dev"]) as (api, held, over), ThreadPoolExecutor() as pool:
+        cancelled = pool.submit(repository.push, MAIN, "dev", variables={"PREFECT_API_URL": api})
+        assert held.wait(90)
+        step = applying()  # the step's shell is gone: `exec`
+        for number, seconds in ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5), (signal.SIGKILL, 60)):
+            with suppress(ProcessLookupError):
+                os.kill(step, number)
+            if wait([cancelled], timeout=seconds).done:
+                break
+        over.set()
+        assert cancelled.result(60).jobs["deploy-environment/apply"] == "failure"
+    assert {version for _, version in repository.live("dev")} != {commit}
+    assert repository.push(MAIN, "dev").code == 0
+    assert {version for _, version in repository.live("dev")} == {commit}
+    assert repository.releases("dev")[0]["result"] == "succeeded"
 
 
 # -- What is run is what is committed
