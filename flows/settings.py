@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from prefect.blocks.system import Secret
 from prefect.concurrency.sync import concurrency, rate_limit
@@ -14,13 +15,17 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.variables import Variable
 
+from flows.market_data.places import Place
 from flows.market_data.providers import Provider, Turn, polygon, sample, yahoo
+from flows.naming import own
 
 WAREHOUSE_SECRET = "warehouse-url"
 WAREHOUSE_VARIABLE = "WAREHOUSE_URL"
 POLYGON_SECRET = "polygon-api-key"
 POLYGON_VARIABLE, YAHOO_VARIABLE = "POLYGON_URL", "YAHOO_URL"  # other addresses: a gateway's, or a test's own server
 PROVIDER_VARIABLE = "market_data_provider"
+ARCHIVE_VARIABLE, BACKUP_VARIABLE = "archive_url", "backup_url"
+STORAGE_SECRET = "storage-options"
 WRITE_LIMIT = "warehouse-writes"
 SECONDS_TO_GIVE_UP_A_TURN = 60  # of a run that was killed; the shortest that Prefect takes
 
@@ -29,7 +34,7 @@ ProviderName = Literal["sample", "yahoo", "polygon"]
 
 def provider(name: str | None = None) -> Provider:
     """The provider of that name, else the one that the Prefect variable names; `sample` where nobody set one."""
-    wanted = name or Variable.get(PROVIDER_VARIABLE, default="sample")
+    wanted = name or Variable.get(own(PROVIDER_VARIABLE), default="sample")
     if not isinstance(wanted, str) or wanted not in PROVIDERS:
         where = "The parameter 'provider'" if name else f"The Prefect variable '{PROVIDER_VARIABLE}'"
         now = "Take one of them." if name else "Set it under `variables` in the environment's file and deploy."
@@ -46,7 +51,7 @@ def _yahoo() -> Provider:
 
 
 def _polygon() -> Provider:
-    key = _secret(POLYGON_SECRET)
+    key = secret(POLYGON_SECRET)
     if not key:
         raise ValueError(
             f"The provider 'polygon' needs a key, and there is no Secret block '{POLYGON_SECRET}'. "
@@ -69,8 +74,48 @@ def warehouse_url() -> str:
 
     In Prefect's home because a run's own folder is a clone that is thrown away after it.
     """
-    told = _secret(WAREHOUSE_SECRET) or os.environ.get(WAREHOUSE_VARIABLE)
+    told = secret(WAREHOUSE_SECRET) or os.environ.get(WAREHOUSE_VARIABLE)
     return told or f"sqlite:///{get_current_settings().home / 'warehouse.db'}"
+
+
+def archive(url: str | None = None) -> Place:
+    """Where archived bars are kept: at this URL, else where the Prefect variable says, else beside a SQLite warehouse."""
+    return _place(url, ARCHIVE_VARIABLE, "archive")
+
+
+def backups(url: str | None = None) -> Place:
+    """Where backups are kept: at this URL, else where the Prefect variable says, else beside a SQLite warehouse."""
+    return _place(url, BACKUP_VARIABLE, "backups")
+
+
+def _place(url: str | None, variable: str, folder: str) -> Place:
+    """In Prefect's home only with a warehouse that is a file: that one is on the same disk, by default in the same folder."""
+    told = url or Variable.get(own(variable), default=None)
+    if told is not None and not isinstance(told, str):
+        raise ValueError(f"The Prefect variable '{variable}' is {told!r}: expected a folder or s3://bucket/prefix.")
+    if not told and not warehouse_url().startswith("sqlite"):
+        raise ValueError(
+            f"The warehouse is on a server, and nobody said where its {folder} should be kept: a worker's own folder may be gone "
+            f"tomorrow. Give the parameter 'url', or set '{variable}' under `variables` in the environment's file and deploy."
+        )
+    return Place(told or str(get_current_settings().home / folder), _storage_options())
+
+
+def _storage_options() -> dict[str, Any]:
+    """What S3 needs that the usual AWS variables don't say, from a Secret block that holds JSON."""
+    text = secret(STORAGE_SECRET)
+    if not text:
+        return {}
+    try:
+        options = json.loads(text)
+    except ValueError:  # its message would show the text
+        options = None
+    if not isinstance(options, dict):
+        raise ValueError(
+            f"The Secret block '{STORAGE_SECRET}' is no JSON object: expected something like "
+            '{"endpoint_url": "https://s3.example", "key": "...", "secret": "..."}.'
+        ) from None
+    return options
 
 
 def turn_to_write() -> AbstractContextManager[None]:
@@ -79,7 +124,7 @@ def turn_to_write() -> AbstractContextManager[None]:
     For what writes all that it has at once. A load that waits for its provider most of the time takes no turn: it would
     keep others waiting for hours, and each of its own transactions is over in an instant.
     """
-    return concurrency(WRITE_LIMIT, lease_duration=SECONDS_TO_GIVE_UP_A_TURN)
+    return concurrency(own(WRITE_LIMIT), lease_duration=SECONDS_TO_GIVE_UP_A_TURN)
 
 
 def turn_to_ask(limit: str) -> Turn:
@@ -88,14 +133,17 @@ def turn_to_ask(limit: str) -> Turn:
     Where the limit does not exist nobody waits: an environment need not declare one, and what a provider then refuses
     as too much is tried again. Prefect warns of it in the run's log.
     """
-    return partial(rate_limit, limit)
+    return partial(rate_limit, own(limit))
 
 
-def _secret(name: str) -> str | None:
+def secret(name: str) -> str | None:
+    """The text of the Secret block; None where there is none."""
     try:
-        block = Secret.load(name)
+        block = Secret.load(own(name))
     except ValueError as error:
         if isinstance(error.__cause__, ObjectNotFound):
             return None
         raise
-    return str(block.get())  # type: ignore[union-attr]  # in a flow that is not async, load answers at once
+    # `get` would make JSON's values of a text: a number of the key 1e5.
+    value = block.value.get_secret_value()  # type: ignore[union-attr]  # in a flow that is not async, load answers at once
+    return value if isinstance(value, str) else json.dumps(value)

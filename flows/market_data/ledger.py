@@ -7,13 +7,14 @@ written, `mark_verified` when it was read back and is equal, `delete_archived`. 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, cast, delete, extract, func, select, update
 from sqlalchemy.engine import Connection, Engine
 
+from flows.market_data.companies import add_symbols
 from flows.market_data.models import archive_ledger, bars, now
 from flows.market_data.reading import BAR, COLUMNS, as_frame
 from flows.market_data.upserts import upsert, upsert_rows, values
@@ -67,6 +68,26 @@ def years_of(engine: Engine, source: str, interval: str, before: datetime) -> li
         return [Year(source, interval, symbol, number, rows) for symbol, number, rows in connection.execute(query)]
 
 
+def years_over(engine: Engine, keep_years: int, before: date | None = None) -> list[Year]:
+    """The years that may leave the warehouse, by source, interval, symbol and year.
+
+    Args:
+        keep_years: So many stay besides the year of the newest bar of each source and interval. A bar of the future does
+            not count as the newest.
+        before: Instead, for all alike: the years that were over on this day. One that is not over today never counts.
+    """
+    kinds, moment = [bars.c.source, bars.c.interval], now()
+    query = select(*kinds, func.max(bars.c.time)).where(bars.c.time <= moment).group_by(*kinds).order_by(*kinds)
+    with engine.connect() as connection:
+        newest = connection.execute(query).all()
+    found = []
+    for source, interval, time in newest:
+        first_kept = before.year if before else time.year - keep_years
+        over = datetime(max(1, min(first_kept, moment.year)), 1, 1, tzinfo=UTC)
+        found += years_of(engine, source, interval, over)
+    return found
+
+
 def _in_utc(engine: Engine) -> Any:
     """PostgreSQL tells a moment's year in the session's time zone."""
     return func.timezone("UTC", bars.c.time) if engine.dialect.name == "postgresql" else bars.c.time
@@ -86,10 +107,11 @@ def delete_year(engine: Engine, source: str, interval: str, symbol: str, year: i
 
 
 def _delete_year(connection: Connection, source: str, interval: str, symbol: str, year: int, expected: str) -> int:
-    """What is compared is what was deleted: nobody can write between a look and the deletion."""
+    """What is compared is what was deleted: nobody can write between a look and the deletion. None are none: another run
+    was first."""
     statement = delete(bars).where(*_of(source, interval, symbol, year)).returning(*COLUMNS)
     gone = as_frame(connection, statement)
-    if checksum(gone) != expected:
+    if len(gone) and checksum(gone) != expected:
         raise ChangedMeanwhile(
             f"{symbol}, {interval} of {source}, {year}: the warehouse's {len(gone):,} bars are not those of the archive. "
             "Nothing was deleted: archive the year again."
@@ -110,6 +132,7 @@ def checksum(frame: pd.DataFrame) -> str:
 def record_archive(engine: Engine, archived: Archived) -> None:
     """Note a file that was written; again after it was written anew."""
     with engine.begin() as connection:
+        add_symbols(connection, [archived.symbol])
         upsert_rows(connection, archive_ledger, [asdict(archived)])
 
 
@@ -130,14 +153,18 @@ def delete_archived(engine: Engine, archived: Archived) -> Archived:
 
 
 def restore_archived(engine: Engine, archived: Archived, frame: pd.DataFrame) -> int:
-    """Put a file's bars back, and note it, both or neither. Answers how many were new or different."""
+    """Put a file's bars back, and note it, both or neither. Answers how many the warehouse did not have.
+
+    A bar that it has is newer than the file, and stays.
+    """
     if checksum(frame) != archived.checksum:
         raise ValueError(f"{archived.path} does not hold the {archived.rows:,} bars that were archived in it.")
     key = {"symbol": archived.symbol, "source": archived.source, "interval": archived.interval}
+    a = archived
     with engine.begin() as connection:
-        restored = upsert(connection, bars, frame[BAR], key)
         _mark(connection, replace(archived, deleted=None))
-    return restored
+        there = as_frame(connection, select(*COLUMNS).where(*_of(a.source, a.interval, a.symbol, a.year)))
+        return upsert(connection, bars, frame.loc[~frame["time"].isin(there["time"]), BAR], key)
 
 
 def archived_years(

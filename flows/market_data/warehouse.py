@@ -1,17 +1,17 @@
 """The warehouse: the door to all that is kept, on SQLite or PostgreSQL by the same code.
 
 What stands behind it: `models` (the tables), `migrations` (the tables from release to release), `connection` (from a URL
-to an engine), `upserts` (many rows at once), `loads` (what was loaded), `companies` and `ledger` (of the archive).
+to an engine), `upserts` (many rows at once), `loads` (what was loaded), `companies`, `retention` (what is too old) and
+`ledger` (of the archive).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import ScalarSelect, delete, func, select
+from sqlalchemy import ScalarSelect, func, select
 from sqlalchemy.engine import Connection, Engine
 
 from flows.market_data import migrations, upserts
@@ -31,6 +31,7 @@ from flows.market_data.ledger import (
     record_archive,
     restore_archived,
     years_of,
+    years_over,
 )
 from flows.market_data.loads import EMPTY, FAILED, LOADED, Load, by_symbol, loaded_ranges, missing, record_load
 from flows.market_data.migrations import upgrade
@@ -45,6 +46,7 @@ from flows.market_data.models import (
     symbols,
 )
 from flows.market_data.reading import BAR, COLUMNS, as_frame
+from flows.market_data.retention import Notes, Series, delete_old, old_notes, series, tidy_notes
 from flows.market_data.upserts import upsert_statement
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ __all__ = [
     "Archived",
     "ChangedMeanwhile",
     "Load",
+    "Notes",
     "Series",
     "Year",
     "archive_ledger",
@@ -68,7 +71,7 @@ __all__ = [
     "company_information",
     "connect",
     "delete_archived",
-    "delete_old_bars",
+    "delete_old",
     "delete_year",
     "indicators",
     "key_statistics",
@@ -78,6 +81,7 @@ __all__ = [
     "metadata",
     "missing",
     "newest_day",
+    "old_notes",
     "read_bars",
     "read_indicators",
     "read_year",
@@ -87,6 +91,7 @@ __all__ = [
     "series",
     "symbols",
     "symbols_of",
+    "tidy_notes",
     "upgrade",
     "upsert_bars",
     "upsert_bars_of_many",
@@ -95,20 +100,10 @@ __all__ = [
     "upsert_key_statistics",
     "upsert_statement",
     "years_of",
+    "years_over",
 ]
 
 DAILY = "1d"
-
-
-@dataclass(frozen=True)
-class Series:
-    """All bars of one source and interval: from when they may be kept, and how many are older."""
-
-    source: str
-    interval: str
-    newest: datetime
-    keep_from: datetime
-    old_bars: int
 
 
 def connect(url: str) -> Engine:
@@ -229,28 +224,6 @@ def _newest(source: str, interval: str) -> ScalarSelect[datetime]:
     join, and has: of everything with everything, as long as PostgreSQL had no statistics of a new table."""
     same = [bars.c.symbol == symbols.c.symbol, bars.c.source == source, bars.c.interval == interval]
     return select(bars.c.time).where(*same).order_by(bars.c.time.desc()).limit(1).correlate(symbols).scalar_subquery()
-
-
-def series(engine: Engine, keep_days: int) -> list[Series]:
-    """Every source and interval, with how many bars are over `keep_days` days older than its own newest."""
-    kinds = [bars.c.source, bars.c.interval]
-    query = select(*kinds, func.max(bars.c.time)).group_by(*kinds).order_by(*kinds)
-    with engine.connect() as connection:
-        return [_series(connection, timedelta(days=keep_days), *row) for row in connection.execute(query).all()]
-
-
-def _series(connection: Connection, kept: timedelta, source: str, interval: str, newest: datetime) -> Series:
-    old = select(func.count()).select_from(bars).where(*_older(source, interval, newest - kept))
-    return Series(source, interval, newest, newest - kept, connection.scalar(old) or 0)
-
-
-def delete_old_bars(engine: Engine, old: Series) -> int:
-    with engine.begin() as connection:
-        return connection.execute(delete(bars).where(*_older(old.source, old.interval, old.keep_from))).rowcount
-
-
-def _older(source: str, interval: str, moment: datetime) -> list[Any]:
-    return [bars.c.source == source, bars.c.interval == interval, bars.c.time < moment]
 
 
 def _midnight(day: date) -> datetime:

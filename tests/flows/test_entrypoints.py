@@ -63,4 +63,5 @@ def test_a_deploy_does_not_wait_for_what_only_a_run_uses(loaded: list[list[str]]
     assert "prefect" in loaded[-1]
     late = {"pandas", "numpy", "pyarrow", "talib", "bokeh_sampledata", "exchange_calendars"}
     late |= {"massive", "yfinance", "curl_cffi", "alembic", "psycopg"}
+    late |= {"matplotlib", "apprise", "s3fs"}
     assert not late & set(loaded[-1])

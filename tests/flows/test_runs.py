@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -40,11 +41,16 @@ from flows.ingestion.polygon import polygon_daily_ingestion, polygon_historical_
 from flows.ingestion.sample import sample_market_data
 from flows.ingestion.steps import Run
 from flows.ingestion.yahoo import yahoo_market_data
+from flows.maintenance import archive as archiving
+from flows.maintenance.archive import archive_bars, restore_archive
+from flows.maintenance.backup import database_backup
 from flows.maintenance.cleanup import cleanup
 from flows.market_data import warehouse
 from flows.market_data.indicators import compute
+from flows.market_data.places import Place
 from flows.market_data.providers import errors, sample, today_at_the_exchange
 from flows.market_data.symbols import chosen
+from flows.naming import own
 from tests.flows.frames import apple, bars, day
 from tests.flows.providers.test_yahoo import CHART, bar, chart, fresh  # noqa: F401  # a fixture: yfinance forgets
 from tests.flows.providers.web import Answer, Web, serving
@@ -203,10 +209,121 @@ def test_indicators_of_an_earlier_day_see_nothing_of_the_days_after(at: Engine) 
 
 def test_cleanup_only_counts_until_it_is_told_to_delete(at: Engine) -> None:
     warehouse.upsert_bars(at, "AAPL", "sample", bars({}, {}, {}, {}))
-    assert run(cleanup, keep_days=2).message == "1 bars are older than 2 days; 0 deleted (dry run)."
+    counted = run(cleanup, keep_days={"1d": 2})
+    assert counted.message == (
+        "1 bars, 0 rows of indicators and 0 notes of loads are too old; 0 bars deleted (dry run)."
+    )
     assert number(at, "select count(*) from bars") == 4
-    assert run(cleanup, keep_days=2, dry_run=False).message == "1 bars are older than 2 days; 1 deleted."
+    cleaned = run(cleanup, keep_days={"1d": 2}, dry_run=False)
+    assert str(cleaned.message).endswith("are too old; 1 bars deleted.")
     assert number(at, "select count(*) from bars") == 3
+    [line] = table(cleaned, "cleanup")
+    assert (line["interval"], line["keep from"], line["old bars"], line["deleted bars"]) == ("1d", "2010-01-02", 1, 1)
+
+
+def test_cleanup_keeps_intervals_that_are_not_named_as_long_as_the_others(at: Engine) -> None:
+    warehouse.upsert_bars(at, "AAPL", "sample", bars({}, {}, {}, {}), "5m")
+    days, then = date(2010, 1, 1), day(1).to_pydatetime()
+    warehouse.record_load(at, warehouse.Load("AAPL", "sample", "5m", days, days, "failed", then, then))
+    state = run(cleanup, keep_days={"1d": 1}, keep_days_of_others=2)
+    assert [line["old bars"] for line in table(state, "cleanup")] == [1]
+    assert [line["forgotten"] for line in table(state, "cleanup-load-runs")] == [1]
+
+
+@pytest.mark.parametrize("wrong", [{"1D": 1}, {"daily": 1}, {"1d": 0}, {"1d": "x"}])
+def test_an_age_that_makes_no_sense_is_refused_before_the_run(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ParameterTypeError):
+        cleanup.validate_parameters({"keep_days": wrong})
+
+
+def test_an_archive_run_only_counts_until_it_is_told_to_move(at: Engine, tmp_path: Path) -> None:
+    warehouse.upsert_bars(at, "AAPL", "sample", apple())
+    warehouse.upsert_bars(at, "IBM", "sample", bars({}, {}))
+    place = {"url": str(tmp_path / "archive"), "keep_years": 3}
+    assert run(archive_bars, **place).message == "10 years with 2,475 bars would be archived (dry run)."
+    assert not (tmp_path / "archive").exists()
+    state = run(archive_bars, **place, dry_run=False)
+    assert state.message == "10 years archived of 10: 2,475 bars."
+    assert number(at, "select count(*) from bars") == 3272 - 2475
+
+
+def test_what_was_archived_is_restored_by_years_and_symbols(at: Engine, tmp_path: Path) -> None:
+    warehouse.upsert_bars(at, "AAPL", "sample", apple().tail(900))
+    place = {"url": str(tmp_path / "archive")}
+    run(archive_bars, **place, before=date(2012, 1, 1), dry_run=False)
+    some = {**place, "symbols": ["aapl"], "first_year": 2010, "last_year": 2011}
+    assert run(restore_archive, **some).message == "2 years of 2 are sound: 504 bars (dry run)."
+    assert run(restore_archive, **some, dry_run=False).message == "2 years of 2 put back: 504 bars."
+    assert number(at, "select min(time) from bars").startswith("2010-01-04")
+    nothing = run(restore_archive, **place, symbols=["IBM"])
+    assert nothing.is_failed() and "has no such years" in str(nothing.message)
+
+
+def test_a_damaged_file_fails_the_restore_after_the_others_were_put_back(at: Engine, tmp_path: Path) -> None:
+    warehouse.upsert_bars(at, "AAPL", "sample", apple())
+    place = {"url": str(tmp_path / "archive")}
+    run(archive_bars, **place, dry_run=False)
+    broken = tmp_path / "archive/source=sample/interval=1d/year=2005/symbol=AAPL.parquet"
+    broken.write_bytes(b"")
+    state = run(restore_archive, **place, dry_run=False)
+    assert state.is_failed()
+    assert str(state.message).startswith("10 years of 11 put back: 2,475 bars. 1 failed, the first: ")
+    assert table(state, "restore-archive")[0]["error"].startswith(f"{broken} can't be read")
+    assert number(at, "select count(*) from bars") == 3270 - 252
+
+
+def test_a_symbol_that_cannot_be_archived_leaves_the_others_alone(
+    at: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for symbol in ("AAA", "BBB"):
+        warehouse.upsert_bars(at, symbol, "sample", bars({}, {}))
+    write = Place.write
+    full = OSError(28, "No space left on device")
+
+    def unless_full(place: Place, name: str, content: bytes) -> None:
+        if "AAA" in name:
+            raise full
+        write(place, name, content)
+
+    monkeypatch.setattr(Place, "write", unless_full)
+    monkeypatch.setattr(archiving.archive_symbol, "retry_delay_seconds", 0)
+    state = run(archive_bars, url=str(tmp_path / "archive"), before=date(2011, 1, 1), dry_run=False)
+    assert state.is_failed()
+    assert state.message == "1 years archived of 2: 2 bars. 1 failed, the first: [Errno 28] No space left on device"
+    assert rows(at, "select distinct symbol from bars") == [("AAA",)]
+
+
+def test_a_backup_is_tried_and_the_old_ones_are_thinned_out(at: Engine, tmp_path: Path) -> None:
+    place = tmp_path / "backups"
+    for _ in range(3):
+        warehouse.upsert_bars(at, "AAPL", "sample", bars({}, {"close": 9.0 + len(list(place.glob("*.sqlite")))}))
+        state = run(database_backup, url=str(place), keep=2)
+        assert state.is_completed(), state.message
+    assert len(list(place.glob("*.sqlite"))) == 2
+    assert "8 tables, 4 rows, tried by restoring it; 1 old ones deleted." in str(state.message)
+    assert {line["table"]: line["rows"] for line in table(state, "database-backup")}["bars"] == 2
+
+
+def test_files_are_kept_where_the_parameter_says_else_the_variable_else_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        assert (settings.archive().url, settings.backups().url) == (f"{tmp_path}/archive", f"{tmp_path}/backups")
+    monkeypatch.setenv("WAREHOUSE_URL", "postgresql://me@host/warehouse")
+    with pytest.raises(ValueError, match=r"nobody said where its backups should be kept: .*set 'backup_url' under"):
+        settings.backups()
+    Variable.set("archive_url", "s3://bucket/archive", overwrite=True)
+    Secret(value='{"key": "k3y", "secret": "hunter2"}').save("storage-options")
+    try:
+        assert settings.archive("/elsewhere").url == "/elsewhere"
+        assert settings.archive().options == {"key": "k3y", "secret": "hunter2"}
+        Secret(value="key=hunter2").save("storage-options", overwrite=True)
+        with pytest.raises(ValueError, match=r"'storage-options' is no JSON object") as caught:
+            settings.archive()
+    finally:
+        Secret.delete("storage-options")
+        Variable.unset("archive_url")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
@@ -429,6 +546,25 @@ def test_the_warehouse_is_the_secrets_else_the_variables_else_a_file_at_home(
         assert settings.warehouse_url() == "sqlite:////from/the/secret"
     finally:
         Secret.delete("warehouse-url")
+
+
+@pytest.mark.parametrize(
+    ("deployment", "tags", "name"),
+    [
+        (None, ["env:qa"], "warehouse-url"),
+        ("cleanup", ["env:qa", "qa"], "warehouse-url"),
+        ("cleanup-qa", ["env:qa", "qa"], "warehouse-url-qa"),
+        ("pr-1-cleanup-qa", ["env:qa"], "warehouse-url-qa"),
+        ("cleanup-qa", [], "warehouse-url"),
+    ],
+)
+def test_where_environments_share_an_api_a_run_takes_its_own_ones(
+    monkeypatch: pytest.MonkeyPatch, deployment: str | None, tags: list[str], name: str
+) -> None:
+    if deployment:
+        monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__NAME", deployment)
+    monkeypatch.setattr("flows.naming.flow_run", SimpleNamespace(tags=tags))
+    assert own("warehouse-url") == name
 
 
 def test_a_wrong_password_is_not_in_the_runs_messages_or_logs(

@@ -6,7 +6,7 @@ import math
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -97,7 +97,7 @@ def test_no_bars_are_no_error(engine: Engine) -> None:
     assert warehouse.upsert_bars(engine, "AAPL", "sample", bars({}).head(0)) == 0
     assert len(everything(engine)) == 0
     assert warehouse.newest_day(engine, "sample", ["AAPL"]) is None
-    assert warehouse.series(engine, keep_days=1) == []
+    assert warehouse.series(engine, {}, 1) == []
 
 
 def test_a_load_that_fails_in_its_last_row_leaves_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,17 +149,6 @@ def test_missing_indicators_are_null_and_a_repeat_changes_nothing(engine: Engine
 def test_indicators_of_a_symbol_that_nobody_loaded_are_refused(engine: Engine) -> None:
     with pytest.raises(IntegrityError):
         warehouse.upsert_indicators(engine, "sample", compute(apple().tail(3)))
-
-
-def test_age_counts_from_the_newest_bar_of_each_source(engine: Engine) -> None:
-    warehouse.upsert_bars(engine, "AAPL", "stopped", bars({}, {}, {}))
-    warehouse.upsert_bars(engine, "AAPL", "living", bars({}, {"time": datetime(2030, 1, 1, tzinfo=UTC)}))
-    living, stopped = warehouse.series(engine, keep_days=2)
-    assert (living.source, living.old_bars) == ("living", 1)
-    assert (stopped.source, stopped.old_bars) == ("stopped", 0)
-    assert warehouse.delete_old_bars(engine, living) == 1
-    assert [one.old_bars for one in warehouse.series(engine, keep_days=2)] == [0, 0]
-    assert count(engine) == 4
 
 
 @pytest.mark.parametrize(
