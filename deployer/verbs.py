@@ -202,10 +202,13 @@ def drift(call: Call) -> Exit:
     """Live against what the last release set, without a look at the repository's commits."""
     with call.site(call.words.env) as site:
         release = site.ledger.live()
-        spec = release and site.ledger.specification(release)
-        if not release or not spec:
+        if release is None:
+            call.console.note(f"No release of {call.words.env} is recorded at {site.client.url}: nothing to compare with.")
+            return Exit.DONE
+        spec = site.ledger.specification(release)
+        if spec is None:
             raise InvalidInput(
-                f"No release of {call.words.env} is recorded at {site.client.url}; there is nothing to compare with. Apply one first."
+                f"The specification of release {release.number} is gone from {site.client.url}: nothing to compare with. Apply the commit again: apply --ref {release.commit[:12]}"
             )
         prepare.check_tenancy(site, others(site.client, site.scope))
         prepared = prepare.from_specification(
