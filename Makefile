@@ -9,16 +9,19 @@ RUN     := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench up down lock install
+.PHONY: help setup demo demo-github test check format bench up down lock install
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: ## Create .venv from the lock, unless it is there and current
 	@cmp -s requirements.txt .venv/requirements.txt && test -x $(RUN) || $(MAKE) --no-print-directory install
 
 demo: setup ## Deploy, run, promote and roll back on three Prefect APIs of this machine's own
 	@$(RUN) scripts/demo.py
+
+demo-github: setup ## The same through the GitHub workflows, run by act instead of GitHub
+	@$(RUN) scripts/demo_github.py
 
 test: setup ## Run all tests with coverage; TESTS=tests/test_x.py runs some, without the coverage floor
 	@$(RUN) -m pytest $(or $(TESTS),--cov --numprocesses auto --no-loadscope-reorder)
@@ -36,7 +39,8 @@ up: setup ## Start the local Prefect APIs (dev, qa, prod) and their workers
 	@$(RUN) scripts/local.py up
 
 down: setup ## Stop what `make up` and `make demo` started
-	@$(RUN) scripts/local.py down && $(RUN) scripts/local.py down --state .local/demo
+	@$(RUN) scripts/local.py down && $(RUN) scripts/local.py down --state .local/demo && \
+	$(RUN) scripts/local.py down --state .local/demo-github
 
 lock: ## Bring requirements.txt in line with what is declared; UPGRADE=pandas (or all) moves pins
 	@$(PYTHON) scripts/lock.py $(if $(UPGRADE),--upgrade $(UPGRADE))

@@ -105,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     env(v)
     v.add_argument("--to", metavar="TAG|SHA|NUMBER", help="default: the newest successful release before the live one")
     v.add_argument("--reason", required=True, metavar="TEXT", help="why; it stays with the release")
+    v.add_argument("--out", metavar="FILE", help="write nothing; save the plan for apply --plan")
     guards(v)
 
     env(verb("drift", "drift", "Compare what is live with the last release: exit 0 none, 2 some."))
@@ -123,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
     preview(v)
     v = verb("serve", "serve", "Local loop with Prefect's serve(): no pool, no worker.", (common,))
     v.add_argument("name", nargs="*", metavar="NAME", help="deployments by their catalogue names (default: all)")
+    env(verb("previews", "previews", "The previews of an environment, by their names."))
     v = verb("destroy", "destroy", "Remove a preview, and nothing else.")
     env(v)
     preview(v, required=True)
@@ -163,7 +165,7 @@ def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | 
         return int(_verb(words, console)())
     except InvalidInput as error:
         console.problems(error.problems)
-        console.error(error)
+        console.error(error, annotated=bool(error.problems))
         return error.exit_code
     except DeployError as error:
         console.error(error)

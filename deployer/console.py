@@ -73,9 +73,10 @@ class Console:
         if self.in_github:
             self.command("\n".join(github.error_lines(problems)))
 
-    def error(self, error: DeployError) -> None:
+    def error(self, error: DeployError, annotated: bool = False) -> None:
+        """`annotated`: its problems stand at their files already, and GitHub shows ten annotations at most."""
         self.note(f"error: {error}")
-        if self.in_github:
+        if self.in_github and not annotated:
             self.command(github.error(str(error)))
 
     @contextmanager

@@ -10,6 +10,7 @@ from deployer.errors import Problem
 
 MOST_ANNOTATIONS = 9
 MOST_SUMMARY = 1_000_000
+WHERE_VARIABLES_ARE = "In GitHub it is a variable of the environment: scripts/github_setup.py sets them all up."
 
 
 def runs_here(variables: Mapping[str, str]) -> bool:
@@ -20,10 +21,15 @@ def error_lines(problems: Iterable[Problem]) -> list[str]:
     """GitHub shows ten a step; the last one says how many more there are."""
     found = list(problems)
     lines = [
-        f"::error file={_property(p.file)},line={p.line or 1}::{_data(f'{p.path}: {p.message}' if p.path else p.message)}"
-        for p in found[:MOST_ANNOTATIONS]
+        f"::error file={_property(p.file)},line={p.line or 1}::{_data(_told(p))}" for p in found[:MOST_ANNOTATIONS]
     ]
     return lines + ([f"::error::and {len(found) - MOST_ANNOTATIONS} more"] if len(found) > MOST_ANNOTATIONS else [])
+
+
+def _told(problem: Problem) -> str:
+    """In a workflow, what an environment file misses is a variable or secret of GitHub's environment."""
+    text = f"{problem.path}: {problem.message}" if problem.path else problem.message
+    return f"{text} {WHERE_VARIABLES_ARE}" if problem.path == "api.url" and "variable" in problem.message else text
 
 
 def error(message: str) -> str:
@@ -62,6 +68,11 @@ def write_outputs(variables: Mapping[str, str], outputs: Mapping[str, str]) -> N
 def _append(path: str, text: str) -> None:
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(text)
+
+
+def ref_of(variables: Mapping[str, str], commit: str) -> str:
+    """The full ref of the run, if this is its commit; else nothing."""
+    return variables.get("GITHUB_REF", "") if runs_here(variables) and variables.get("GITHUB_SHA") == commit else ""
 
 
 def actor(variables: Mapping[str, str]) -> str:

@@ -132,6 +132,7 @@ def prepare(
             newest = site.ledger.newest()
             prepared.restores, prepared.rollback_of = back.number, newest.number if newest else None
         _check_ref(prepared, repository, revision)
+        _check_tag(prepared, repository, revision)
         yield prepared
 
 
@@ -286,6 +287,19 @@ def _check_ref(prepared: Prepared, repository: Repository, revision: Revision) -
     )
     message = f"{revision.commit[:12]} ({revision.ref}) may not be deployed to {site.environment.name}, which takes {allowed}; the commit is on {here}."
     prepared.plan = replace(prepared.plan, refusals=(*prepared.plan.refusals, Refusal("ref", message)))
+
+
+def _check_tag(prepared: Prepared, repository: Repository, revision: Revision) -> None:
+    """A tag that was released does not move: whoever rolls back to it must get what it was."""
+    name = revision.ref.removeprefix("refs/tags/")
+    if prepared.restores or not repository.has_tag(name):
+        return
+    site = prepared.site
+    known = (r for r in site.ledger.releases() if r.succeeded and r.ref.removeprefix("refs/tags/") == name)
+    before = next((r for r in known if r.commit != revision.commit), None)
+    if before:
+        message = f"{name} was released to {site.environment.name} as {before.commit[:12]} (release {before.number}), and now names {revision.commit[:12]}. A released tag does not move: make a new one."
+        prepared.plan = replace(prepared.plan, refusals=(*prepared.plan.refusals, Refusal("moved-tag", message)))
 
 
 def _check_pools(site: Site, wanted: list[Resource]) -> None:

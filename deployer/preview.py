@@ -1,4 +1,4 @@
-"""Removing a preview: the deployments that carry its tag, their automations, its ledger; and nothing else."""
+"""Previews: which there are; and removing one, with its deployments, their automations, its ledger, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from deployer import prefect_api
 from deployer.model import Change
 from deployer.prefect_api import deployments
 from deployer.prepare import Site
+
+MARK = "preview:"
+
+
+def names(site: Site) -> list[str]:
+    """Of this environment's, by the tags of their deployments."""
+    found = deployments.answers(site.client, site.scope.tags, ())
+    tags = {tag for answer in found for tag in answer["tags"]}
+    return sorted(tag.removeprefix(MARK) for tag in tags if tag.startswith(MARK))
 
 
 def destroy(site: Site, note: Callable[[str], None]) -> list[str]:

@@ -58,6 +58,9 @@ class Repository:
         )
         raise InvalidInput(f"'{ref}' names no commit in {self.path}.{hint}")
 
+    def has_tag(self, name: str) -> bool:
+        return bool(self.git("for-each-ref", "--count=1", f"refs/tags/{name}"))
+
     def shallow(self) -> bool:
         return self.git("rev-parse", "--is-shallow-repository", check=False).strip() == "true"
 

@@ -14,6 +14,14 @@ from deployer.plan import Options
 
 
 @dataclass(frozen=True)
+class Rollback:
+    """What a rollback's plan puts back, and why."""
+
+    release: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class SavedPlan:
     environment: str
     commit: str
@@ -21,11 +29,13 @@ class SavedPlan:
     digest: str
     options: Options
     preview: str | None
+    rollback: Rollback | None = None
 
 
-def write(path: Path, plan: Plan, options: Options, preview: str | None) -> None:
+def write(path: Path, plan: Plan, options: Options, preview: str | None, rollback: Rollback | None = None) -> None:
     """Whole or not at all: a plan is never half written."""
     data: dict[str, Any] = {**render.plan_data(plan), "options": asdict(options), "preview": preview}
+    data["rollback"] = asdict(rollback) if rollback else None
     data["seal"] = digest(data)
     if not path.name or path.is_dir():
         raise InvalidInput(f"The plan cannot be written to {path}: that is a folder. Give a file.")
@@ -58,7 +68,9 @@ def read(path: Path) -> SavedPlan:
         raise Refused(f"{path} was altered after it was written. Plan again, and review again.")
     try:
         options = Options(**data["options"])
-        return SavedPlan(data["environment"], data["commit"], data["ref"], data["digest"], options, data["preview"])
+        rollback = Rollback(**data["rollback"]) if data["rollback"] else None
+        named = (data["environment"], data["commit"], data["ref"], data["digest"])
+        return SavedPlan(*named, options, data["preview"], rollback)
     except (KeyError, TypeError):
         raise InvalidInput(
             f"{path} is no plan that this version wrote. Make one with: plan --env E --out {path}"

@@ -40,6 +40,7 @@ from deployer.plan import Options
 from deployer.prepare import Prepared, Site
 from deployer.project import Tree
 from deployer.revision import Repository, Revision
+from deployer.saved import SavedPlan
 
 
 @dataclass(frozen=True)
@@ -166,14 +167,21 @@ def plan(call: Call) -> Exit:
         )
         _say_plan(call, found)
         if words.out:
-            saved.write(Path(words.out), found, options, words.preview)
-            call.console.note(f"Saved to {words.out}; apply it with: apply --env {words.env} --plan {words.out}")
+            _save(call, found, options)
         call.console.outputs(digest=found.digest, changes=str(len(found.writes)), commit=found.commit)
         return Exit.DIFFERENCES if words.detailed_exitcode and found.writes else Exit.DONE
 
 
+def _save(call: Call, found: Plan, options: Options, back: saved.Rollback | None = None) -> None:
+    words = call.words
+    saved.write(Path(words.out), found, options, getattr(words, "preview", None), back)
+    call.console.note(f"Saved to {words.out}; apply it with: apply --env {words.env} --plan {words.out}")
+
+
 def _revision(call: Call) -> Revision:
-    return call.repository.resolve(call.words.ref or "HEAD")
+    """A commit that GitHub gives by its SHA is known by the branch or tag that the run is for."""
+    found = call.repository.resolve(call.words.ref or "HEAD")
+    return replace(found, ref=github.ref_of(call.variables, found.commit) or found.ref)
 
 
 def _say_before(call: Call, prepared: Prepared) -> None:
@@ -194,10 +202,13 @@ def drift(call: Call) -> Exit:
     """Live against what the last release set, without a look at the repository's commits."""
     with call.site(call.words.env) as site:
         release = site.ledger.live()
-        spec = release and site.ledger.specification(release)
-        if not release or not spec:
+        if release is None:
+            call.console.note(f"No release of {call.words.env} is recorded at {site.client.url}: nothing to compare with.")
+            return Exit.DONE
+        spec = site.ledger.specification(release)
+        if spec is None:
             raise InvalidInput(
-                f"No release of {call.words.env} is recorded at {site.client.url}; there is nothing to compare with. Apply one first."
+                f"The specification of release {release.number} is gone from {site.client.url}: nothing to compare with. Apply the commit again: apply --ref {release.commit[:12]}"
             )
         prepare.check_tenancy(site, others(site.client, site.scope))
         prepared = prepare.from_specification(
@@ -314,6 +325,8 @@ def apply_commit(call: Call) -> Exit:
     reviewed = saved.read(Path(words.plan)) if words.plan else None
     if reviewed and reviewed.environment != words.env:
         raise Refused(f"{words.plan} is a plan for {reviewed.environment}, not for {words.env}.")
+    if reviewed and reviewed.rollback:
+        return _apply_rollback(call, reviewed, reviewed.rollback)
     if reviewed and words.ref and call.repository.resolve(words.ref).commit != reviewed.commit:
         raise Refused(f"{words.plan} is a plan for {reviewed.commit[:12]}; --ref {words.ref} is another commit.")
     options = Options(words.adopt, words.resume, words.allow_removals)
@@ -338,9 +351,38 @@ def rollback(call: Call) -> Exit:
     words = call.words
     if not words.reason.strip():
         raise InvalidInput("Say why with --reason TEXT; it stays with the release.")
-    with call.site(words.env) as site:
+    options = Options(resume=words.resume, allow_removals=words.allow_removals)
+    reason = " ".join(words.reason.split())
+    with _restoring(call, words.to, options) as prepared:
+        if not words.out:
+            return _release(call, prepared, None, reason)
+        found = prepared.plan
+        call.console.result(
+            lambda: render.plan_text(found), lambda: render.plan_markdown(found), lambda: render.plan_data(found)
+        )
+        _say_plan(call, found)
+        _save(call, found, options, saved.Rollback(prepared.restores or 0, reason))
+        call.console.outputs(digest=found.digest, changes=str(len(found.writes)), commit=found.commit)
+        return Exit.DONE
+
+
+def _apply_rollback(call: Call, reviewed: SavedPlan, back: saved.Rollback) -> Exit:
+    """A rollback that was planned before: the same release, if the plan is still the same."""
+    words = call.words
+    if words.ref:
+        raise Refused(f"{words.plan} puts release {back.release} back: leave out --ref.")
+    saved.check_options(reviewed, Options(words.adopt, words.resume, words.allow_removals), words.preview)
+    with _restoring(call, str(back.release), reviewed.options) as prepared:
+        saved.check(reviewed, prepared.plan)
+        return _release(call, prepared, None, back.reason)
+
+
+@contextmanager
+def _restoring(call: Call, to: str | None, options: Options) -> Iterator[Prepared]:
+    """What would put a release back, planned."""
+    with call.site(call.words.env) as site:
         newest = site.ledger.newest()
-        goal = _goal(call, site, words.to)
+        goal = _goal(call, site, to)
         spec = site.ledger.specification(goal)
         if spec is None:
             raise InvalidInput(
@@ -348,10 +390,9 @@ def rollback(call: Call) -> Exit:
             )
         prepare.check_tenancy(site, others(site.client, site.scope))
         revision = Revision(goal.commit, goal.ref)
-        options = Options(resume=words.resume, allow_removals=words.allow_removals)
         prepared = prepare.from_specification(site, spec, revision, site.ledger.history(), call.variables, options)
         prepared.restores, prepared.rollback_of = goal.number, newest.number if newest else None
-        return _release(call, prepared, None, " ".join(words.reason.split()))
+        yield prepared
 
 
 def _goal(call: Call, site: Site, to: str | None) -> Release:
@@ -418,6 +459,19 @@ def _report(call: Call, found: Plan, result: Result) -> None:
         release=str(release.number) if release else "",
         result=release.result if release else "unchanged",
     )
+
+
+def previews(call: Call) -> Exit:
+    with call.site(call.words.env) as site:
+        found = preview.names(site)
+    env = call.words.env
+    call.console.result(
+        lambda: "\n".join(found) if found else f"{env} has no preview.",
+        lambda: f"**Previews of {env}:** {', '.join(f'`{name}`' for name in found) or 'none'}",
+        lambda: {"format": render.FORMAT, "environment": env, "previews": found},
+    )
+    call.console.outputs(previews=json.dumps(found))
+    return Exit.DONE
 
 
 def destroy(call: Call) -> Exit:

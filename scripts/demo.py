@@ -77,7 +77,7 @@ class Stage:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     words = _parser().parse_args(arguments)
     stage = Stage(words.state.resolve())
     began = time.monotonic()
@@ -199,7 +199,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def _stop(number: int, frame: object) -> NoReturn:
+def stop(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 

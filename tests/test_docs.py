@@ -88,8 +88,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_every_command_that_is_shown_is_one(page: Path) -> None:
     shown = re.findall(r"(?:scripts/deploy\.py|`deploy\.py) ([a-z]+)\b", page.read_text())
     assert not [verb for verb in shown if verb not in verbs()]
-    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = re.findall(r"^    make ([a-z]+)|`make ([a-z]+)", page.read_text(), re.MULTILINE)
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"^    make ([a-z-]+)|`make ([a-z-]+)", page.read_text(), re.MULTILINE)
     assert not [a or b for a, b in named if (a or b) not in targets]
 
 

@@ -22,7 +22,20 @@ command = line.command
 loading_command = line.loading_command
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("validate", "plan", "apply", "rollback", "drift", "status", "history", "target", "run", "serve", "destroy")
+VERBS = (
+    "validate",
+    "plan",
+    "apply",
+    "rollback",
+    "drift",
+    "status",
+    "history",
+    "target",
+    "run",
+    "serve",
+    "previews",
+    "destroy",
+)
 REPORTING = (
     ("validate", "--static"),
     ("plan", "--env", "dev"),
@@ -31,6 +44,7 @@ REPORTING = (
     ("status",),
     ("history", "--env", "dev"),
     ("target", "--ref", "refs/heads/main"),
+    ("previews", "--env", "dev"),
     ("destroy", "--env", "dev", "--preview", "pr-1"),
 )
 

@@ -17,6 +17,14 @@ def test_a_problem_is_an_annotation_at_its_file_and_line() -> None:
     assert line == "::error file=a.yaml,line=1::empty."
 
 
+def test_a_missing_address_names_the_script_that_sets_github_up() -> None:
+    missing = Problem("environments/dev.yaml", 6, "api.url", "the variable PREFECT_API_URL is empty.")
+    (line,) = github.error_lines([missing])
+    assert line.endswith(
+        "PREFECT_API_URL is empty. In GitHub it is a variable of the environment: scripts/github_setup.py sets them all up."
+    )
+
+
 def test_what_a_file_says_cannot_become_a_command_of_its_own() -> None:
     hostile = "x\n::set-output name=a::b\r100% done"
     (line,) = github.error_lines([Problem("a,line=9:b\n.yaml", 1, "", hostile)])

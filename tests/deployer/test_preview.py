@@ -60,6 +60,13 @@ def test_a_destroyed_preview_leaves_no_trace_and_touches_nothing_else(beside: Co
         assert (state(beside.fake), client.post("/artifacts/latest/filter", json={}).json()) == before
 
 
+def test_previews_are_listed_by_name_until_they_are_destroyed(beside: Command) -> None:
+    beside.apply("dev", *PREVIEW[2:])
+    assert beside.done("previews", "--env", "dev", "--format", "json").json["previews"] == [PREVIEW[-1]]
+    beside.done("destroy", *PREVIEW)
+    assert beside.done("previews", "--env", "dev").out == "dev has no preview.\n"
+
+
 def test_destroying_twice_is_fine(beside: Command) -> None:
     beside.done("apply", *PREVIEW)
     beside.done("destroy", *PREVIEW)

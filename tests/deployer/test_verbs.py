@@ -317,9 +317,9 @@ def test_in_development_an_older_commit_is_deployed_like_any(command: Command) -
 # -- drift
 
 
-def test_drift_without_a_release_has_nothing_to_compare_with(command: Command) -> None:
+def test_an_environment_without_a_release_has_not_drifted(command: Command) -> None:
     said = command("drift", "--env", "dev")
-    assert said.code == Exit.INVALID and "Apply one first" in said.err and said.out == ""
+    assert said.code == Exit.DONE and "nothing to compare with" in said.err and said.out == ""
 
 
 def test_drift_is_what_changed_since_the_last_release_and_not_what_was_committed(command: Command) -> None:
@@ -393,6 +393,45 @@ def test_a_rollback_to_what_was_never_released_says_so(three: Command, to: str) 
     said = three("rollback", "--env", "dev", "--reason", "x", "--to", to)
     assert said.code == Exit.INVALID and "never released" in said.err and "history --env dev" in said.err
     assert three.fake.writes == []
+
+
+def test_a_rollback_can_be_seen_first_and_then_applied_as_it_was_seen(three: Command, tmp_path: Path) -> None:
+    path = str(tmp_path / "plan.json")
+    three.fake.forget()
+    seen = three.done("rollback", "--env", "dev", "--reason", "It  broke", "--to", "v1", "--out", path)
+    assert three.fake.writes == [] and "parameters.name" in seen.out and "--plan" in seen.err
+    three.apply("dev", "--plan", path)
+    newest = three.releases()[0]
+    assert (newest["number"], newest["restores"], newest["reason"]) == (4, 1, "It broke")
+    assert three.live()["hello"]["parameters"] == {"name": "world"}
+
+
+def test_a_rollback_that_was_seen_is_refused_when_something_moved_meanwhile(three: Command, tmp_path: Path) -> None:
+    path = str(tmp_path / "plan.json")
+    three.done("rollback", "--env", "dev", "--reason", "x", "--to", "v1", "--out", path)
+    with three.fake.client() as client:
+        client.patch(f"/deployments/{three.live()['hello']['id']}", json={"parameters": {"name": "by hand"}})
+    said = three("apply", "--env", "dev", "--plan", path)
+    assert said.code == Exit.REFUSED and "moved since this plan was made" in said.err
+    assert three("apply", "--env", "dev", "--plan", path, "--ref", "main").code == Exit.REFUSED
+
+
+def test_a_released_tag_that_moved_is_refused_and_its_commit_named(three: Command) -> None:
+    three.change(parameters={"name": "mars"})
+    first = three.repo.tag("v1.0.0")
+    three.apply("dev", "--ref", "v1.0.0")
+    three.change(parameters={"name": "venus"})
+    three.repo.git("tag", "--force", "v1.0.0")
+    said = three("apply", "--env", "dev", "--ref", "v1.0.0")
+    assert said.code == Exit.REFUSED and f"v1.0.0 was released to dev as {first[:12]}" in said.err
+    three.apply("dev", "--ref", "main")  # the same commit by its own name
+
+
+def test_a_commit_that_github_gives_by_its_sha_is_known_by_its_tag(command: Command) -> None:
+    sha = command.repo.tag("v1.0.0")
+    command.variables |= {"GITHUB_ACTIONS": "true", "GITHUB_SHA": sha, "GITHUB_REF": "refs/tags/v1.0.0"}
+    command.apply("prod", "--ref", sha)
+    assert command.releases("prod")[0]["ref"] == "refs/tags/v1.0.0"
 
 
 def test_a_rollback_needs_a_reason(three: Command) -> None:

@@ -1,0 +1,311 @@
+"""The workflows themselves, run by act against real Prefect APIs: what a push, a tag and a rollback do, and leave alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from scripts import act
+from scripts.act import Answer
+from tests.server import free_port
+from tests.workflows.scenario import ENVIRONMENTS, ROOT, TOKEN, Team, team
+
+NAMES = ("show-1", "show-2", "show-3")
+MAIN = "refs/heads/main"
+
+
+@dataclass
+class Step:
+    """A workflow that ran, and what every environment had after it."""
+
+    answer: Answer
+    live: dict[str, set[str]]
+    releases: dict[str, list[dict[str, Any]]]
+
+    @property
+    def newest(self) -> dict[str, Any]:
+        return self.releases["prod"][0]
+
+
+@dataclass
+class Story:
+    """One after the other: merge, rc tag, tag, next tag, the first tag's pipeline again, a rollback, a late pipeline."""
+
+    team: Team
+    first: str
+    second: str = ""
+    steps: dict[str, Step] = field(default_factory=dict)
+
+    def add(self, name: str, answer: Answer) -> None:
+        live = {env: {version for _, version in self.team.live(env)} for env in ENVIRONMENTS}
+        self.steps[name] = Step(answer, live, {env: self.team.releases(env) for env in ENVIRONMENTS})
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    with team(tmp_path_factory.mktemp("team")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def story(repository: Team) -> Story:
+    told = Story(repository, repository.git("rev-parse", "HEAD"))
+    told.add("merge", repository.push(MAIN, "dev"))
+    for tag, env in (("v1.0.0-rc1", "qa"), ("v1.0.0", "prod")):
+        repository.tag(tag)
+        told.add(env, repository.push(f"refs/tags/{tag}", env))
+    repository.change("Never released", {"notes": "one\n"})
+    repository.tag("v1.0.1")
+    told.second = repository.change("The next one", {"notes": "two\n"})
+    repository.tag("v1.1.0")
+    told.add("next", repository.push("refs/tags/v1.1.0", "prod"))
+    told.add("again", repository.push("refs/tags/v1.0.0", "prod", GITHUB_RUN_ATTEMPT="2", GITHUB_RUN_ID="7"))
+    told.add("rollback", repository.roll_back("prod", "v1.1.0", 'It "broke"; $(id)'))
+    told.add("late", repository.push("refs/tags/v1.0.1", "prod"))
+    return told
+
+
+def test_a_push_to_main_deploys_its_commit_to_dev_and_nowhere_else(story: Story) -> None:
+    step = story.steps["merge"]
+    assert step.answer.code == 0, step.answer.said()
+    assert step.live == {"dev": {story.first}, "qa": set(), "prod": set()}
+    assert list(step.answer.jobs.values()) == ["success"] * 5
+    assert {name for name, _ in story.team.live("dev")} == set(NAMES)
+
+
+@pytest.mark.parametrize(("env", "tag"), [("qa", "v1.0.0-rc1"), ("prod", "v1.0.0")])
+def test_a_tag_deploys_its_commit_to_its_environment(story: Story, env: str, tag: str) -> None:
+    step = story.steps[env]
+    assert step.answer.code == 0, step.answer.said()
+    assert step.live[env] == {story.first}
+    assert [release["ref"] for release in step.releases[env]] == [f"refs/tags/{tag}"]
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_a_worker_clones_that_commit_with_the_token_and_runs_it(story: Story, env: str) -> None:
+    story.team.host.asked.clear()
+    said = story.team.deploy("run", env, "show-1", "--timeout", "90")
+    commit = story.second if env == "prod" else story.first
+    assert said.returncode == 0 and f"hello from {commit}" in said.stderr, said.stderr
+    assert True in story.team.host.asked
+    assert TOKEN not in said.stdout + said.stderr
+
+
+def test_the_next_tag_replaces_the_release(story: Story) -> None:
+    assert story.steps["next"].answer.code == 0
+    assert story.steps["next"].live["prod"] == {story.second}
+
+
+def test_running_an_old_tags_pipeline_again_puts_its_release_back_and_is_recorded_so(story: Story) -> None:
+    step = story.steps["again"]
+    assert step.answer.code == 0 and step.live["prod"] == {story.first}
+    assert (step.newest["number"], step.newest["restores"], step.newest["rollback_of"]) == (3, 1, 2)
+    assert step.newest["run_url"].endswith("/actions/runs/7/attempts/2")
+
+
+def test_the_rollback_workflow_puts_a_release_back_with_its_reason(story: Story) -> None:
+    step = story.steps["rollback"]
+    assert step.answer.code == 0, step.answer.said()
+    assert step.live["prod"] == {story.second}
+    assert (step.newest["number"], step.newest["restores"], step.newest["reason"]) == (4, 2, 'It "broke"; $(id)')
+
+
+def test_a_late_pipeline_of_an_older_commit_changes_nothing_and_says_why(story: Story) -> None:
+    step = story.steps["late"]
+    assert step.answer.code == 0 and step.live == story.steps["rollback"].live
+    assert len(step.releases["prod"]) == 4
+    assert "overtaken" in step.answer.said("apply")
+
+
+def test_dev_and_qa_are_untouched_by_what_production_goes_through(story: Story) -> None:
+    before = story.steps["prod"]
+    for step in list(story.steps.values())[3:]:
+        assert [step.live[env] for env in ("dev", "qa")] == [before.live[env] for env in ("dev", "qa")]
+        assert [step.releases[env] for env in ("dev", "qa")] == [before.releases[env] for env in ("dev", "qa")]
+
+
+def test_no_secret_is_in_what_a_workflow_prints(story: Story) -> None:
+    said = "".join(step.answer.said() for step in story.steps.values())
+    assert "/nowhere/" not in said and TOKEN not in said
+
+
+# -- What fails, fails before anything is written
+
+
+@pytest.fixture
+def untouched(repository: Team) -> Iterator[None]:
+    before = {env: (repository.live(env), repository.records(env)) for env in ENVIRONMENTS}
+    yield
+    assert {env: (repository.live(env), repository.records(env)) for env in ENVIRONMENTS} == before
+
+
+def errors(answer: Answer) -> list[str]:
+    """What GitHub would show as annotations: act prints them as they are."""
+    return [line.text for line in answer.lines if "::error" in line.text]
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """An API that wants another key."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/api"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_failing_test_stops_before_any_write(repository: Team) -> None:
+    repository.git("checkout", "--quiet", "main")
+    repository.change("Break it", {"tests/test_sums.py": "def test_a_sum() -> None:\n    assert 1 + 1 == 3\n"})
+    answer = repository.push(MAIN, "dev")
+    repository.git("revert", "--no-edit", "HEAD")
+    repository.git("push", "--quiet", "origin", "HEAD")
+    assert answer.code != 0 and answer.jobs["checks/test"] == "failure"
+    assert not [job for job in answer.jobs if "apply" in job or "plan" in job]
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_wrong_key_fails_with_one_annotation(repository: Team) -> None:
+    with refusing() as api:
+        answer = repository.push(MAIN, "dev", variables={"PREFECT_API_URL": api})
+    assert answer.code != 0 and answer.jobs["deploy-environment/plan"] == "failure"
+    [error] = errors(answer)
+    assert "401" in error or "refuse" in error.lower() or "key" in error
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("url", "words"), [("", "scripts/github_setup.py"), (f"http://127.0.0.1:{free_port()}/api", "did not answer")]
+)
+def test_an_api_that_is_not_there_fails_with_one_annotation(repository: Team, url: str, words: str) -> None:
+    answer = repository.push(MAIN, "dev", variables={"PREFECT_API_URL": url})
+    assert answer.code != 0 and answer.jobs["deploy-environment/plan"] == "failure"
+    [error] = errors(answer)
+    assert words in error
+
+
+@pytest.mark.usefixtures("untouched")
+def test_an_invalid_file_fails_with_its_line(repository: Team) -> None:
+    file = "flows/deployments.yaml"
+    text = (repository.work / file).read_text()
+    repository.change("A typo", {file: text.replace("entrypoint:", "entrypiont:", 1)})
+    answer = repository.push(MAIN, "dev")
+    repository.change("Mend it", {file: text})
+    assert answer.code != 0 and answer.jobs["checks/check"] == "failure"
+    assert any(f"file={file},line=1" in error for error in errors(answer))
+
+
+# -- Cancelled in the middle
+
+
+@contextmanager
+def holding(api: str) -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """The API, but its first change of a deployment never arrives: the address, when that is, and the end of waiting."""
+    held, over = threading.Event(), threading.Event()
+
+    class Holding(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.command == "PATCH" and self.path.startswith("/api/deployments/"):
+                held.set()
+                over.wait(60)
+                self.close_connection = True
+                return
+            wanted = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+            answer = httpx.request(self.command, api.removesuffix("/api") + self.path, content=body, headers=wanted)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_POST = do_PATCH = do_DELETE = do_PUT = do_GET
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Holding)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/api", held, over
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+
+
+def applying() -> int:
+    """The process number of the deploying step's Python, among what this process has started."""
+    listed = subprocess.run(["ps", "-axo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    ours = {os.getpid()}
+    for _ in rows:
+        ours |= {int(pid) for pid, parent, *_ in rows if int(parent) in ours}
+    [found] = [
+        int(row[0]) for row in rows if int(row[0]) in ours and row[-1].endswith("apply --env dev --plan plan.json")
+    ]
+    return found
+
+
+def test_a_deploy_that_is_cancelled_as_github_does_it_is_finished_by_the_next(repository: Team) -> None:
+    repository.push(MAIN, "dev")
+    repository.git("checkout", "--quiet", "main")
+    commit = repository.change("Another word", {"notes": "three\n"})
+    with holding(repository.apis["dev"]) as (api, held, over), ThreadPoolExecutor() as pool:
+        cancelled = pool.submit(repository.push, MAIN, "dev", variables={"PREFECT_API_URL": api})
+        assert held.wait(90)
+        step = applying()  # the step's shell is gone: `exec`
+        for number, seconds in ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5), (signal.SIGKILL, 60)):
+            with suppress(ProcessLookupError):
+                os.kill(step, number)
+            if wait([cancelled], timeout=seconds).done:
+                break
+        over.set()
+        assert cancelled.result(60).jobs["deploy-environment/apply"] == "failure"
+    assert {version for _, version in repository.live("dev")} != {commit}
+    assert repository.push(MAIN, "dev").code == 0
+    assert {version for _, version in repository.live("dev")} == {commit}
+    assert repository.releases("dev")[0]["result"] == "succeeded"
+
+
+# -- What is run is what is committed
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda file: file.name)
+def test_act_gets_the_workflows_as_they_are_but_for_the_keys_that_it_does_not_know(file: Any) -> None:
+    text = file.read_text()
+    kept = act.form(text).splitlines()
+    left_out = [line.strip() for line in text.splitlines() if line not in kept]
+    assert {line.split(":")[0] for line in left_out} <= {"deployment", "queue"}
+    assert len(kept) + sum(line.strip().startswith(("deployment: ", "queue: ")) for line in text.splitlines()) == len(
+        text.splitlines()
+    )
