@@ -203,7 +203,9 @@ def drift(call: Call) -> Exit:
     with call.site(call.words.env) as site:
         release = site.ledger.live()
         if release is None:
-            call.console.note(f"No release of {call.words.env} is recorded at {site.client.url}: nothing to compare with.")
+            call.console.note(
+                f"No release of {call.words.env} is recorded at {site.client.url}: nothing to compare with."
+            )
             return Exit.DONE
         spec = site.ledger.specification(release)
         if spec is None:
