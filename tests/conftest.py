@@ -57,7 +57,14 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # a class without type
         return "server" if file.startswith(("tests/real/", "tests/test_fake_is_honest.py")) else file
 
 
-SLOWEST = ("tests/real/", "tests/test_fake_", "tests/scripts/", "tests/flows/", "tests/deployer/test_property.py")
+SLOWEST = (
+    "tests/workflows/",
+    "tests/real/",
+    "tests/test_fake_",
+    "tests/scripts/",
+    "tests/flows/",
+    "tests/deployer/test_property.py",
+)
 """They begin, so that no process is left with them at the end."""
 
 

@@ -18,11 +18,11 @@ import pytest
 
 from scripts import act
 from scripts.act import Answer
-from tests.server import free_port
 from tests.workflows.scenario import ENVIRONMENTS, ROOT, TOKEN, Team, team
 
 NAMES = ("show-1", "show-2", "show-3")
 MAIN = "refs/heads/main"
+NOBODY = "http://127.0.0.1:9/api"
 
 
 @dataclass
@@ -200,9 +200,7 @@ def test_a_wrong_key_fails_with_one_annotation(repository: Team) -> None:
 
 
 @pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize(
-    ("url", "words"), [("", "scripts/github_setup.py"), (f"http://127.0.0.1:{free_port()}/api", "did not answer")]
-)
+@pytest.mark.parametrize(("url", "words"), [("", "scripts/github_setup.py"), (NOBODY, "did not answer")])
 def test_an_api_that_is_not_there_fails_with_one_annotation(repository: Team, url: str, words: str) -> None:
     answer = repository.push(MAIN, "dev", variables={"PREFECT_API_URL": url})
     assert answer.code != 0 and answer.jobs["deploy-environment/plan"] == "failure"
