@@ -4,12 +4,13 @@
 PYTHON  ?= python3
 PYTHONS := 3.13 3.12 3.11
 RUN     := .venv/bin/python
+PARALLEL := --numprocesses auto --no-loadscope-reorder
 
 # These would reach into .venv: slower starts without bytecode, and modules that the lock does not know.
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-github test check format bench up down lock install
+.PHONY: help setup demo demo-github test test-stack check format bench up down lock install
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -23,8 +24,11 @@ demo: setup ## Deploy, run, promote and roll back on three Prefect APIs of this 
 demo-github: setup ## The same through the GitHub workflows, run by act instead of GitHub
 	@$(RUN) scripts/demo_github.py
 
-test: setup ## Run all tests with coverage; TESTS=tests/test_x.py runs some, without the coverage floor
-	@$(RUN) -m pytest $(or $(TESTS),--cov --numprocesses auto --no-loadscope-reorder)
+test: setup ## Run the tests with coverage; TESTS=tests/test_x.py runs some, without the coverage floor
+	@$(RUN) -m pytest $(or $(TESTS),-m "not stack" --cov $(PARALLEL))
+
+test-stack: setup ## Run the tests that need a whole stack: three Prefect APIs, their workers, the GitHub workflows
+	@$(RUN) -m pytest $(or $(TESTS),-m stack $(PARALLEL))
 
 check: setup ## Lint, format, types, file hygiene and the lock: every hook on every file
 	@$(RUN) -m pre_commit run --all-files

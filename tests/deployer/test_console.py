@@ -193,12 +193,12 @@ def test_in_github_a_plan_and_a_target_have_outputs(in_github: Command, tmp_path
     assert (found["changes"], found["environment"], found["environments"]) == ("2", "prod", '["prod"]')
 
 
-def test_in_github_faults_are_annotated_and_the_verdict_too(in_github: Command) -> None:
+def test_in_github_each_fault_is_annotated_once_at_its_line(in_github: Command) -> None:
     in_github.repo.commit("Faulty", {"flows/alpha/deployments.yaml": deployments(pool="nope")})
     said = in_github("apply", "--env", "dev")
     assert said.code == Exit.INVALID
-    assert "::error file=flows/alpha/deployments.yaml,line=" in said.err
-    assert "::error::1 problem found; nothing was touched." in said.err
+    assert said.err.count("::error") == said.err.count("::error file=flows/alpha/deployments.yaml,line=") == 1
+    assert "1 problem found; nothing was touched." in said.err
 
 
 def test_elsewhere_github_hears_nothing(command: Command, tmp_path: Path) -> None:

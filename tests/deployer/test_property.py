@@ -245,7 +245,7 @@ def assert_settled(stage: Stage, wanted: Config, commit: str) -> None:
 
 
 @given(data=some.data(), prune=prunes, recorded=some.booleans())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_a_series_of_deploys_ends_as_the_last_alone(data: some.DataObject, prune: str, recorded: bool) -> None:
     stage = Stage(FakePrefect(), VARIABLES, recorded)
     series = data.draw(some.lists(configs(prune), min_size=2, max_size=3))
@@ -275,7 +275,7 @@ faults = some.dictionaries(
 
 
 @given(data=some.data(), recorded=some.booleans(), first=faults, second=faults)
-@settings(max_examples=50)
+@settings(max_examples=40)
 def test_faults_on_the_way_change_nothing_of_the_result(
     data: some.DataObject, recorded: bool, first: dict[int, str], second: dict[int, str]
 ) -> None:
@@ -293,7 +293,7 @@ def _apart(given: dict[int, str]) -> dict[int, str]:
 
 
 @given(data=some.data(), recorded=some.booleans(), at=some.integers(1, 80), after=some.booleans())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_a_killed_deploy_is_finished_by_the_same_again(
     data: some.DataObject, recorded: bool, at: int, after: bool
 ) -> None:
@@ -310,7 +310,7 @@ def test_a_killed_deploy_is_finished_by_the_same_again(
 
 
 @given(data=some.data(), recorded=some.booleans(), resume=some.booleans())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_what_an_operator_did_by_hand_is_held_or_left_alone(
     data: some.DataObject, recorded: bool, resume: bool
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from deployer.environment import Source
 from deployer.source import code, folder_of
+from tests.conftest import NOWHERE
 from tests.repository import Repo
 
 PULL = """
@@ -32,7 +33,7 @@ def pull(*each: list[dict[str, Any]], **variables: str) -> list[Path]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **variables},
+        env={**os.environ, "PREFECT_API_URL": NOWHERE, **variables},  # else Prefect starts a server of its own
     )
     found = [
         Path(line.removeprefix("DIRECTORY ")) for line in done.stdout.splitlines() if line.startswith("DIRECTORY ")

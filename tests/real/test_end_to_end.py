@@ -272,7 +272,6 @@ def test_two_environments_share_an_api_when_both_say_so(two: Shell, stage: Stage
         (["plan", "--ref", "nowhere"], {}, 1, "'nowhere' names no commit"),
         (["apply"], {"PREFECT_API_URL": ""}, 1, "PREFECT_API_URL is empty"),
         (["rollback", "--reason", "x"], {}, 1, "no successful release"),
-        (["drift"], {}, 1, "No release of dev is recorded"),
         (["run", "nothing"], {}, 1, "has no deployment"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -26,6 +26,8 @@ import pytest
 from scripts import local, marked
 from tests.server import free_port
 
+pytestmark = pytest.mark.stack
+
 PROGRAM = Path(local.__file__)
 DEV = """
 name: dev
