@@ -15,6 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.variables import Variable
 
+from flows.market_data.connection import lasts_only_for_the_run
 from flows.market_data.places import Place
 from flows.market_data.providers import Provider, Turn, polygon, sample, yahoo
 from flows.market_data.providers import source as source_of
@@ -80,6 +81,11 @@ def warehouse_url() -> str:
     In Prefect's home because a run's own folder is a clone that is thrown away after it.
     """
     told = secret(WAREHOUSE_SECRET) or os.environ.get(WAREHOUSE_VARIABLE)
+    if told and lasts_only_for_the_run(told):
+        raise ValueError(
+            f"The warehouse's URL is for a SQLite file in the run's own folder, or for none: what is stored would be gone after the run. "
+            f"Give the whole path in the Secret block '{WAREHOUSE_SECRET}' or in {WAREHOUSE_VARIABLE}: sqlite:////data/warehouse.db has four slashes."
+        )
     return told or f"sqlite:///{get_current_settings().home / 'warehouse.db'}"
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
 
-from pydantic import Field
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def too_many_failed(failed: int, of: int, max_share: float) -> bool:
-    """All symbols are always too many, whatever the share."""
-    return failed > 0 and (failed == of or failed > max_share * of)
+def too_many_failed(failed: int, of: int, max_share: float) -> str:
+    """Why the run fails, or nothing. All symbols are always too many, whatever the share."""
+    if failed and failed == of:
+        return "All failed."
+    return f"More than {max_share:.0%} may not fail." if failed > max_share * of else ""

@@ -16,13 +16,12 @@ from flows.analytics.outcomes import named, publish, report, verdict
 from flows.market_data import warehouse
 from flows.market_data.connection import engine_at
 from flows.market_data.symbols import Symbol, chosen
+from flows.parameters import Days, Share
 from flows.runners import runner
 from flows.settings import ProviderName
-from flows.verdicts import Share
 
 BATCHES_AT_A_TIME = 4
 
-Days = Annotated[int, Field(ge=1, le=36_500)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000)]
 
 

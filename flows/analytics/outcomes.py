@@ -72,8 +72,8 @@ def verdict(outcomes: Sequence[Outcome], day: date, max_failed_share: float) -> 
     text = f"{computed:,} of {symbols:,} symbols computed for {day}: {changed:,} new or changed."
     if failed:
         text += f" Failed: {named(failed)}."
-    if too_many_failed(len(failed), symbols, max_failed_share):
-        return Failed(message=f"{text} More than {max_failed_share:.0%} may not fail.")
+    if why := too_many_failed(len(failed), symbols, max_failed_share):
+        return Failed(message=f"{text} {why}")
     if not computed:
         return Failed(message=f"{text} {nothing_on(day)}")
     return Completed(message=text)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import Flow, flow, get_run_logger, pause_flow_run
 from prefect.client.schemas.objects import FlowRun, State
@@ -37,8 +37,10 @@ from flows.examples.notifications import notify
 from flows.examples.publishing import announce, publish
 from flows.market_data.providers import sample
 from flows.market_data.symbols import Symbol, chosen
+from flows.parameters import Days
 
 SECONDS_BETWEEN_LOOKS = 5
+FullName = Annotated[str, Field(pattern="^[^/]+/[^/]+$")]
 
 
 class Approval(RunInput):
@@ -110,10 +112,10 @@ def say_where() -> None:
 )
 def all_functionalities(
     symbols: list[Symbol] | None = None,
-    days_back: PositiveInt = 90,
+    days_back: Days = 90,
     approval: bool = False,
     approval_seconds: PositiveInt = 3600,
-    then_run: str | None = "cleanup/cleanup",
+    then_run: FullName | None = "cleanup/cleanup",
     fail: Fault | None = None,
 ) -> State:
     """The weekly market report, of the sample's real prices: gather, ask, publish, tell. It shows each feature of Prefect.

@@ -18,9 +18,10 @@ from flows.ingestion.loading import SYMBOLS_AT_A_TIME, begin
 from flows.ingestion.steps import Run
 from flows.market_data import warehouse
 from flows.market_data.symbols import Symbol, chosen
+from flows.parameters import Share
 from flows.retries import ASKS_AGAIN
 from flows.settings import ProviderName
-from flows.verdicts import Share, too_many_failed
+from flows.verdicts import too_many_failed
 
 WEEKLY: dict[str, Any] = {"task_runner": ThreadPoolTaskRunner(max_workers=SYMBOLS_AT_A_TIME)}
 
@@ -90,8 +91,8 @@ def sentence(what: str, told: Sequence[Told]) -> str:
 def finish(what: str, key: str, told: Sequence[Told], max_failed_share: float) -> State:
     text = sentence(what, told)
     create_table_artifact(key=key, table=[one.row for one in told], description=text)
-    if too_many_failed(sum(bool(one.error) for one in told), len(told), max_failed_share):
-        return Failed(message=f"{text} More than {max_failed_share:.0%} may not fail.")
+    if why := too_many_failed(sum(bool(one.error) for one in told), len(told), max_failed_share):
+        return Failed(message=f"{text} {why}")
     return Completed(message=text)
 
 

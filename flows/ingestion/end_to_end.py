@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefect import Flow, flow, task
 from prefect.artifacts import create_table_artifact
@@ -21,7 +21,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.futures import wait
 from prefect.runtime import deployment
 from prefect.states import Cancelling, Completed, Failed
-from pydantic import PositiveInt
+from pydantic import Field
 
 from flows import settings
 from flows.analytics.indicators import daily_indicators
@@ -40,6 +40,7 @@ ELSEWHERE: dict[str, Flow[..., State]] = {"daily-indicators": daily_indicators, 
 SECONDS_FOR_A_RUN = 180  # of another deployment: a machine may have to be started for it
 SECONDS_IN_ALL = 420
 
+Days = Annotated[int, Field(ge=40, le=36_500)]
 SampleSymbol = Literal["AAPL", "FB", "GOOG", "IBM", "MSFT"]
 
 
@@ -132,14 +133,15 @@ def same_average(symbol: str, bars: pd.DataFrame, stored: pd.DataFrame) -> Check
 
 
 @flow(timeout_seconds=SECONDS_IN_ALL)
-def sample_end_to_end(symbols: list[SampleSymbol] | None = None, days_back: PositiveInt = 365) -> State:
+def sample_end_to_end(symbols: list[SampleSymbol] | None = None, days_back: Days = 365) -> State:
     """Load the provider `sample`, compute indicators, count what is too old, and check all of it.
 
     Run by a worker, the last two go to their own work pools; in a process of your own they run there.
 
     Args:
         symbols: Which. Default: all five that the provider has.
-        days_back: How many calendar days are loaded, back from the provider's today, 2013-03-01.
+        days_back: How many calendar days are loaded, back from the provider's today, 2013-03-01. At least 40: the average that is checked
+            needs 20 trading days.
     """
     names = chosen(symbols, sample.SYMBOLS)
     asked = {"symbols": names, "provider": "sample"}

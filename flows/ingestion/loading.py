@@ -150,8 +150,8 @@ def publish(outcomes: Sequence[Outcome], title: str) -> None:
 
 
 def announce(run: Run, outcomes: Sequence[Outcome], intervals: Sequence[str]) -> None:
-    """Tell whoever waits for new bars, by an event. An automation can hand its payload to a deployment."""
-    if symbols := loaded(outcomes):
+    """Tell whoever waits for new daily bars, by an event. An automation can hand its payload to a deployment."""
+    if (symbols := loaded(outcomes)) and warehouse.DAILY in intervals:
         name = run.provider.NAME
         payload = {
             "provider": name,
@@ -166,7 +166,6 @@ def announce(run: Run, outcomes: Sequence[Outcome], intervals: Sequence[str]) ->
 
 
 def verdict(outcomes: Sequence[Outcome], max_failed_share: float) -> State:
-    bad = len(failed(outcomes))
-    if too_many_failed(bad, len(outcomes), max_failed_share):
-        return Failed(message=f"{sentence(outcomes)} More than {max_failed_share:.0%} may not fail.")
+    if why := too_many_failed(len(failed(outcomes)), len(outcomes), max_failed_share):
+        return Failed(message=f"{sentence(outcomes)} {why}")
     return Completed(message=sentence(outcomes))

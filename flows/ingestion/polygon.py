@@ -21,14 +21,14 @@ from flows.ingestion.loading import (
 )
 from flows.market_data.symbols import Symbol, chosen
 from flows.market_data.warehouse import DAILY
+from flows.parameters import Days, Share
 from flows.runners import runner
 from flows.settings import ProviderName
-from flows.verdicts import Share
 
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=SYMBOLS_AT_A_TIME))  # type: ignore[arg-type]  # Prefect's own generics
 def polygon_daily_ingestion(
-    days_back: PositiveInt = 1,
+    days_back: Days = 1,
     symbols: list[Symbol] | None = None,
     incremental: bool = True,
     max_symbols: PositiveInt | None = None,

@@ -22,15 +22,15 @@ from flows.ingestion.loading import (
 )
 from flows.market_data.symbols import Symbol, chosen
 from flows.market_data.warehouse import DAILY
+from flows.parameters import Days, Share
 from flows.settings import ProviderName
-from flows.verdicts import Share
 
 Interval = Literal["1m", "5m", "15m", "30m", "1h", "1d"]
 
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=SYMBOLS_AT_A_TIME))  # type: ignore[arg-type]  # Prefect's own generics
 def yahoo_market_data(
-    days_back: PositiveInt = 7,
+    days_back: Days = 7,
     interval: Interval = "1h",
     symbols: list[Symbol] | None = None,
     max_symbols: PositiveInt | None = None,

@@ -54,11 +54,17 @@ def _parsed(url: str) -> URL:
         raise ValueError(
             f"The warehouse can be on sqlite:// or postgresql:// (by psycopg 3), not on {parsed.drivername}://."
         )
-    if "@" in (parsed.host or ""):
+    if parsed.drivername != "sqlite" and "@" in (parsed.host or "") + (parsed.database or ""):
         raise ValueError("The warehouse's URL has more than one @: in a password it is written %40.")
     if secret := parsed.query.get("password"):  # libpq's other way to write it, which no repr of a URL would hide
         parsed = parsed.difference_update_query(["password"]).set(password=str(secret))
     return parsed.set(drivername=DRIVERS[parsed.drivername])
+
+
+def lasts_only_for_the_run(url: str) -> bool:
+    """SQLite in memory, or in a file below wherever the process happens to be."""
+    parsed = _parsed(url)
+    return parsed.drivername == "sqlite" and not Path(parsed.database or "").is_absolute()
 
 
 def _prepare_file(database: str | None) -> None:

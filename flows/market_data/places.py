@@ -47,7 +47,7 @@ class Place:
                 "Files are kept in a folder or at s3://bucket/prefix, without a key or a question mark in it. "
                 "S3's key comes from the AWS variables or from a Secret block."
             )
-        if self.local and not Path(self.url).expanduser().is_absolute():
+        if self.local and not _expanded(self.url).is_absolute():
             raise ValueError(
                 f"{self.url!r} is no whole path: a run's own folder, where it would be, is thrown away after the run. "
                 "Begin with / or ~, or give s3://bucket/prefix."
@@ -59,7 +59,7 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        return Path(self.url).expanduser().absolute()
+        return _expanded(self.url).absolute()
 
     @cached_property
     def files(self) -> Any:
@@ -232,3 +232,11 @@ def _remove_if_left(folder: Path) -> None:
 
 def _has_just_begun(folder: Path) -> bool:
     return not any(folder.iterdir()) and time.time() - folder.stat().st_mtime < SECONDS_TO_BEGIN
+
+
+def _expanded(path: str) -> Path:
+    """`~` as the home of whoever runs this. That of nobody stays as it is, and is no whole path."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

@@ -133,7 +133,7 @@ def old_notes(engine: Engine, keep_days: int) -> list[Notes]:
     Failed loads, and those of days that were not over, can go. Those that are done tell a backfill what not to fetch
     again: they can't go, but one note can stand for many whose days touch.
     """
-    run, before = load_runs.c, now() - timedelta(days=keep_days)
+    run, before = load_runs.c, _days_ago(keep_days)
     query = select(run.source, run.interval).where(run.ended < before).distinct().order_by(run.source, run.interval)
     with engine.connect() as connection:
         return [_notes(connection, before, *kind) for kind in connection.execute(query).all()]
@@ -148,7 +148,7 @@ def _notes(connection: Connection, before: datetime, source: str, interval: str)
 
 def tidy_notes(engine: Engine, notes: Notes, keep_days: int) -> Iterator[int]:
     """Delete the first, merge the second; after each batch, answer how many notes are gone."""
-    before = now() - timedelta(days=keep_days)
+    before = _days_ago(keep_days)
     mine = [*_of(notes.source, notes.interval), load_runs.c.ended < before]
     with engine.begin() as connection:
         gone = connection.execute(delete(load_runs).where(*mine, load_runs.c.status.not_in(DONE))).rowcount
@@ -207,6 +207,12 @@ def _days(rows: Sequence[Row[Any]]) -> list[tuple[date, date]]:
 
 def _of(source: str, interval: str) -> list[Any]:
     return [load_runs.c.source == source, load_runs.c.interval == interval]
+
+
+def _days_ago(days: int) -> datetime:
+    """Not before the first day of all, for whoever says "for ever" by a large number."""
+    today = now()
+    return today - timedelta(days=min(days, today.toordinal() - 1))
 
 
 def _older(table: Table, source: str, interval: str, moment: datetime) -> list[Any]:

@@ -7,7 +7,12 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-Symbol = Annotated[str, StringConstraints(strip_whitespace=True, to_upper=True, min_length=1, max_length=32)]
+Symbol = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, to_upper=True, min_length=1, max_length=32, pattern=r"^[^\x00-\x1f\x7f]*$"
+    ),
+]
 
 
 def chosen(wanted: Iterable[str] | None, known: Iterable[str], at_most: int | None = None) -> list[str]:

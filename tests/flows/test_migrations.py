@@ -125,6 +125,15 @@ def test_a_migration_that_fails_leaves_nothing_behind(engine: Engine) -> None:
     assert migrations.current(engine) == ""
 
 
+@pytest.mark.parametrize("verb", ["current", "check"])
+def test_to_look_at_a_file_that_is_not_there_does_not_make_it(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "typo" / "warehouse.db"
+    assert main([verb, "--url", f"sqlite:///{file}"]) == 1
+    assert "There is no file" in capsys.readouterr().err and not file.exists()
+
+
 @pytest.mark.parametrize(
     ("statement", "seen"),
     [
@@ -196,6 +205,7 @@ def test_every_indicator_has_its_column() -> None:
 
 
 def test_the_command_goes_up_looks_and_goes_down(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    engine_of(url).connect().close()
     assert main(["current", "--url", url]) == 0
     assert main(["check", "--url", url]) == 1
     assert main(["upgrade", "--url", url]) == 0

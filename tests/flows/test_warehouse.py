@@ -283,3 +283,9 @@ def test_both_databases_hold_the_same(postgresql: PostgreSQL) -> None:
             warehouse.upsert_bars_of_many(engine, "sample", [("AAPL", apple()), ("A", bars({}, {}))])
             found.append(everything(engine, "AAPL", "A"))
     pd.testing.assert_frame_equal(*found, check_exact=True)
+
+
+def test_a_part_of_a_password_that_is_not_encoded_reaches_no_message() -> None:
+    with pytest.raises(ValueError, match="more than one @") as caught:
+        warehouse.connect("postgresql://me:p@ss/hunter2@127.0.0.1:5/db")
+    assert "hunter2" not in str(caught.value) and "ss" not in str(caught.value).split("password")[0]

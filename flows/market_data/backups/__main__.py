@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(f"The database does not answer as it should: {getattr(error, 'orig', None) or error}")
     except (ValueError, backups.BackupFailed, OSError) as error:
         return complain(str(error))
+    except Exception as error:
+        if type(error).__module__.startswith("botocore"):  # imported only where S3 is asked
+            return complain(f"S3 does not answer as it should: {error}")
+        raise
 
 
 def parser() -> argparse.ArgumentParser:

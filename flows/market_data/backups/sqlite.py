@@ -45,6 +45,11 @@ def restore(url: str, file: Path) -> Contents:
     path = _path(url, must_exist=False)
     if path.exists() and path.stat().st_size:
         raise ValueError(f"{path} exists already: a backup is put into a new file only. Move the old one away.")
+    if strays := [stray for end in ("-journal", "-wal", "-shm") if (stray := path.with_name(path.name + end)).exists()]:
+        raise ValueError(
+            f"{', '.join(map(str, strays))} belongs to a database that was here: SQLite would take it for the new one's. "
+            "Move it away, beside its own file."
+        )
     part = path.with_name(f"{path.name}.restoring")
     part.unlink(missing_ok=True)
     try:

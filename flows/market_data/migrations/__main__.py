@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(engine, words)
         finally:
             engine.dispose()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return complain(str(error))
     except SQLAlchemyError as error:
         return complain(f"The warehouse does not answer as it should: {getattr(error, 'orig', None) or error}")
@@ -60,11 +61,19 @@ def downgrade(engine: Engine, words: argparse.Namespace) -> int:
     return say(f"The warehouse is at revision {found or 'none'}.")
 
 
+def there(engine: Engine) -> None:
+    """To look is not to make: SQLite would make the file."""
+    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
+        raise ValueError(f"There is no file {engine.url.database}.")
+
+
 def current(engine: Engine, _: argparse.Namespace) -> int:
+    there(engine)
     return say(f"The warehouse is at revision {migrations.current(engine) or 'none'}; newest: {migrations.HEAD}.")
 
 
 def check(engine: Engine, _: argparse.Namespace) -> int:
+    there(engine)
     differences = migrations.drift(engine)
     if not differences:
         return say("The warehouse's tables are what the models say.")

@@ -56,4 +56,9 @@ def test_nothing_is_asked_of_days_without_trading(first: date, last: date, asked
 def test_a_run_fails_above_the_share_and_always_if_all_symbols_do(
     failed: int, of: int, share: float, too_many: bool
 ) -> None:
-    assert too_many_failed(failed, of, share) is too_many
+    assert bool(too_many_failed(failed, of, share)) is too_many
+
+
+def test_a_run_that_fails_says_by_which_rule() -> None:
+    assert too_many_failed(2, 5, 0.2) == "More than 20% may not fail."
+    assert too_many_failed(5, 5, 1) == "All failed."

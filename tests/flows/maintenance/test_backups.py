@@ -361,6 +361,17 @@ def test_a_restore_into_a_database_that_is_not_empty_is_refused(engine: Engine, 
         restore(place.folder / backup.name, url)
 
 
+@pytest.mark.parametrize("ending", ["-journal", "-wal"])
+def test_what_another_database_left_beside_is_not_taken_for_the_restored_ones(
+    small: str, place: Place, tmp_path: Path, ending: str
+) -> None:
+    backup, target = back_up(small, place), tmp_path / "restored.db"
+    Path(f"{target}{ending}").write_bytes(b"of another one")
+    with pytest.raises(ValueError, match=f"restored.db{ending} belongs to a database that was here"):
+        restore(place.folder / backup.name, f"sqlite:///{target}")
+    assert not target.exists()
+
+
 def test_a_damaged_backup_is_not_restored(engine: Engine, url: str, place: Place) -> None:
     file = place.folder / back_up(url, place).name
     file.write_bytes(file.read_bytes()[:-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -238,3 +239,8 @@ def test_a_series_says_what_it_is(sqlite: Engine) -> None:
     warehouse.upsert_bars(sqlite, "A", "sample", daily(3))
     midnights = datetime(2010, 1, 3, tzinfo=UTC), datetime(2010, 1, 2, tzinfo=UTC)
     assert warehouse.series(sqlite, {}, 1) == [Series("sample", "1d", *midnights, old_bars=1)]
+
+
+def test_for_ever_may_be_any_number_of_days(tmp_path: Path) -> None:
+    engine = warehouse.connect(f"sqlite:///{tmp_path / 'warehouse.db'}")
+    assert retention.old_notes(engine, 999_999) == []
