@@ -97,6 +97,9 @@ def parser() -> argparse.ArgumentParser:
         preview(v)
         if name == "plan":
             v.add_argument("--out", metavar="FILE", help="save the plan for apply --plan")
+            v.add_argument(
+                "--unmerged", action="store_true", help="as if the commit were on a branch that may go there"
+            )
             v.add_argument("--detailed-exitcode", action="store_true", help="exit 2 when there is something to write")
         else:
             v.add_argument("--plan", metavar="FILE", help="apply a saved plan exactly as reviewed, or refuse")

@@ -38,11 +38,11 @@ def error(message: str) -> str:
 
 def harmless(message: str) -> str:
     """What a flow logs or a file holds is no command to GitHub."""
-    return re.sub(r"(?m)^(\s*):(?=:)", r"\1: ", message)
+    return re.sub(r"(?m)^(\s*):(?=:)", r"\1: ", message).replace("##[", "## [")  # the second is the form of old
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace("##[", "## [").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -105,9 +105,14 @@ def read_world(site: Site, wanted: list[Resource], unmanaged: list[Key], history
 
 @contextmanager
 def prepare(
-    site: Site, repository: Repository, revision: Revision, variables: Mapping[str, str], options: Options
+    site: Site,
+    repository: Repository,
+    revision: Revision,
+    variables: Mapping[str, str],
+    options: Options,
+    unmerged: bool = False,
 ) -> Iterator[Prepared]:
-    """Plan a commit. The loader, where one was needed, stays open for the with-block: creating deployments needs it."""
+    """Plan a commit; `unmerged` as if the environment's refs let it in. The loader, where one was needed, stays open for the with-block: creating deployments needs it."""
     history = site.ledger.history()
     check_tenancy(site, ledger.others(site.client, site.scope))
     back = _back(site, repository, revision.commit)
@@ -131,7 +136,8 @@ def prepare(
         if back:
             newest = site.ledger.newest()
             prepared.restores, prepared.rollback_of = back.number, newest.number if newest else None
-        _check_ref(prepared, repository, revision)
+        if not unmerged:
+            _check_ref(prepared, repository, revision)
         _check_tag(prepared, repository, revision)
         yield prepared
 
@@ -292,7 +298,7 @@ def _check_ref(prepared: Prepared, repository: Repository, revision: Revision) -
 def _check_tag(prepared: Prepared, repository: Repository, revision: Revision) -> None:
     """A tag that was released does not move: whoever rolls back to it must get what it was."""
     name = revision.ref.removeprefix("refs/tags/")
-    if prepared.restores or not repository.has_tag(name):
+    if not repository.has_tag(name):
         return
     site = prepared.site
     known = (r for r in site.ledger.releases() if r.succeeded and r.ref.removeprefix("refs/tags/") == name)

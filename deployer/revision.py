@@ -59,7 +59,7 @@ class Repository:
         raise InvalidInput(f"'{ref}' names no commit in {self.path}.{hint}")
 
     def has_tag(self, name: str) -> bool:
-        return bool(self.git("for-each-ref", "--count=1", f"refs/tags/{name}"))
+        return not _git(self.path, "show-ref", "--verify", "--quiet", f"refs/tags/{name}", check=False).returncode
 
     def shallow(self) -> bool:
         return self.git("rev-parse", "--is-shallow-repository", check=False).strip() == "true"

@@ -88,8 +88,8 @@ def check_options(saved: SavedPlan, given: Options, preview: str | None) -> None
 
 
 def check(saved: SavedPlan, plan: Plan) -> None:
-    """The plan made now must be the one that was reviewed."""
-    if saved.digest != plan.digest:
+    """The plan made now must be the one that was reviewed, or have nothing left to do: another deploy of the same was first."""
+    if saved.digest != plan.digest and plan.writes:
         raise Refused(
-            f"The live state of {plan.environment} moved since this plan was made: now {render.sentence(plan)} Nothing was written. Plan again, and review again."
+            f"This plan of {plan.environment} is no longer what would be written: now {render.sentence(plan)} The live state moved, or a secret or variable is another one here. Nothing was written. Plan again, and review again."
         )

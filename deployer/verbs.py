@@ -156,9 +156,11 @@ def _checkout(call: Call, commit: str) -> Iterator[Path]:
 def plan(call: Call) -> Exit:
     words = call.words
     options = Options(words.adopt, words.resume, words.allow_removals)
+    if words.unmerged and words.out:
+        raise InvalidInput("A plan of what is not merged cannot be applied: leave out --out, or --unmerged.")
     with (
         call.site(words.env, words.preview) as site,
-        prepare.prepare(site, call.repository, _revision(call), call.variables, options) as prepared,
+        prepare.prepare(site, call.repository, _revision(call), call.variables, options, words.unmerged) as prepared,
     ):
         _say_before(call, prepared)
         found = prepared.plan
@@ -167,6 +169,7 @@ def plan(call: Call) -> Exit:
         )
         _say_plan(call, found)
         if words.out:
+            _refuse(found)
             _save(call, found, options)
         call.console.outputs(digest=found.digest, changes=str(len(found.writes)), commit=found.commit)
         return Exit.DIFFERENCES if words.detailed_exitcode and found.writes else Exit.DONE
@@ -201,18 +204,15 @@ def _say_plan(call: Call, found: Plan) -> None:
 def drift(call: Call) -> Exit:
     """Live against what the last release set, without a look at the repository's commits."""
     with call.site(call.words.env) as site:
+        prepare.check_tenancy(site, others(site.client, site.scope))
         release = site.ledger.live()
         if release is None:
-            call.console.note(
-                f"No release of {call.words.env} is recorded at {site.client.url}: nothing to compare with."
-            )
-            return Exit.DONE
+            return _never_released(call, site)
         spec = site.ledger.specification(release)
         if spec is None:
             raise InvalidInput(
                 f"The specification of release {release.number} is gone from {site.client.url}: nothing to compare with. Apply the commit again: apply --ref {release.commit[:12]}"
             )
-        prepare.check_tenancy(site, others(site.client, site.scope))
         prepared = prepare.from_specification(
             site, spec, Revision(release.commit, release.ref), site.ledger.history(), call.variables, Options()
         )
@@ -224,6 +224,17 @@ def drift(call: Call) -> Exit:
         )
         _say_plan(call, found)
         return Exit.DIFFERENCES if found.writes else Exit.DONE
+
+
+def _never_released(call: Call, site: Site) -> Exit:
+    """No difference, unless there are deployments of ours: then it is the ledger that is gone."""
+    env, url = call.words.env, site.client.url
+    if ours := prefect_api.deployments.answers(site.client, site.scope.tags, ()):
+        raise InvalidInput(
+            f"{url} has {render.count(len(ours), 'deployment')} of {env}, and no release that set them: its ledger is gone. Apply what should be live."
+        )
+    call.console.note(f"No release of {env} is recorded at {url}: nothing to compare with.")
+    return Exit.DONE
 
 
 def status(call: Call) -> Exit:
@@ -363,6 +374,7 @@ def rollback(call: Call) -> Exit:
             lambda: render.plan_text(found), lambda: render.plan_markdown(found), lambda: render.plan_data(found)
         )
         _say_plan(call, found)
+        _refuse(found)
         _save(call, found, options, saved.Rollback(prepared.restores or 0, reason))
         call.console.outputs(digest=found.digest, changes=str(len(found.writes)), commit=found.commit)
         return Exit.DONE
@@ -405,7 +417,7 @@ def _goal(call: Call, site: Site, to: str | None) -> Release:
         if found is None:
             raise InvalidInput(f"{env} has no successful release before the live one. See: history --env {env}")
         return found
-    if to.isdigit() and len(to) < 7:
+    if to.isascii() and to.isdigit() and len(to) < 7:
         found = site.ledger.numbered(int(to))
     else:
         found = site.ledger.of_commit(to) or next(
@@ -435,7 +447,7 @@ def _release(call: Call, prepared: Prepared, repository: Repository | None, reas
     found = prepared.plan
     if found.refusals:
         call.console.note(render.plan_text(found))
-        raise Refused(" ".join(r.message for r in found.refusals) + " Nothing was written.")
+    _refuse(found)
     if repository and found.writes and (note := prepare.check_published(prepared, repository, call.variables)):
         call.console.note(f"note: {note}")
     call.console.before(render.plan_text(found, "apply"))
@@ -445,6 +457,12 @@ def _release(call: Call, prepared: Prepared, repository: Repository | None, reas
     if result.error:
         raise result.error
     return Exit.DONE
+
+
+def _refuse(found: Plan) -> None:
+    """What a guard holds back is neither written nor handed to a reviewer."""
+    if found.refusals:
+        raise Refused(" ".join(r.message for r in found.refusals) + " Nothing was written.")
 
 
 def _report(call: Call, found: Plan, result: Result) -> None:

@@ -31,6 +31,7 @@ def test_what_a_file_says_cannot_become_a_command_of_its_own() -> None:
     assert "\n" not in line and "\r" not in line
     assert line == "::error file=a%2Cline=9%3Ab%0A.yaml,line=1::x%0A::set-output name=a::b%0D100%25 done"
     assert github.error("a\nb") == "::error::a%0Ab"
+    assert github.harmless("x ##[stop-commands]y") == "x ## [stop-commands]y"
 
 
 def test_of_many_problems_the_last_annotation_counts_the_rest() -> None:

@@ -224,12 +224,14 @@ def test_a_plan_is_refused_when_the_live_state_has_moved(command: Command, saved
     with command.fake.backstage as client:
         client.post("/work_pools/", json={"name": "dev-alpha", "type": "process"})
     said = command("apply", "--env", "dev", "--plan", str(saved))
-    assert said.code == Exit.REFUSED and "moved since this plan was made" in said.err and command.fake.writes == []
+    assert said.code == Exit.REFUSED and "no longer what would be written" in said.err and command.fake.writes == []
 
 
-def test_a_plan_that_was_applied_is_not_applied_again(command: Command, saved: Path) -> None:
+def test_a_plan_whose_changes_are_live_already_has_nothing_left_to_do(command: Command, saved: Path) -> None:
     command.apply("dev", "--plan", str(saved))
-    assert command("apply", "--env", "dev", "--plan", str(saved)).code == Exit.REFUSED
+    command.fake.forget()
+    said = command.done("apply", "--env", "dev", "--plan", str(saved))
+    assert command.fake.writes == [] and "0 to create, 0 to update" in said.out + said.err
 
 
 @pytest.mark.parametrize(
@@ -315,6 +317,20 @@ def test_in_development_an_older_commit_is_deployed_like_any(command: Command) -
 
 
 # -- drift
+
+
+def test_where_the_ledger_is_gone_drift_says_so_instead_of_none(command: Command) -> None:
+    command.apply()
+    with command.fake.client() as client:
+        for artifact in client.post("/artifacts/filter", json={}).json():
+            client.delete(f"/artifacts/{artifact['id']}").raise_for_status()
+    said = command("drift", "--env", "dev")
+    assert said.code == Exit.INVALID and "its ledger is gone" in said.err
+
+
+def test_drift_at_another_environments_api_is_refused(command: Command) -> None:
+    command.apply()
+    assert command("drift", "--env", "prod").code == Exit.REFUSED
 
 
 def test_an_environment_without_a_release_has_not_drifted(command: Command) -> None:
@@ -412,7 +428,7 @@ def test_a_rollback_that_was_seen_is_refused_when_something_moved_meanwhile(thre
     with three.fake.client() as client:
         client.patch(f"/deployments/{three.live()['hello']['id']}", json={"parameters": {"name": "by hand"}})
     said = three("apply", "--env", "dev", "--plan", path)
-    assert said.code == Exit.REFUSED and "moved since this plan was made" in said.err
+    assert said.code == Exit.REFUSED and "no longer what would be written" in said.err
     assert three("apply", "--env", "dev", "--plan", path, "--ref", "main").code == Exit.REFUSED
 
 
@@ -425,6 +441,37 @@ def test_a_released_tag_that_moved_is_refused_and_its_commit_named(three: Comman
     said = three("apply", "--env", "dev", "--ref", "v1.0.0")
     assert said.code == Exit.REFUSED and f"v1.0.0 was released to dev as {first[:12]}" in said.err
     three.apply("dev", "--ref", "main")  # the same commit by its own name
+
+
+def test_a_released_tag_that_moved_to_what_was_released_before_is_refused_in_production_too(command: Command) -> None:
+    command.repo.tag("v1.0.0")
+    command.apply("prod", "--ref", "v1.0.0")
+    command.change(parameters={"name": "moon"})
+    command.repo.tag("v1.1.0")
+    command.apply("prod", "--ref", "v1.1.0")
+    command.repo.git("tag", "--force", "v1.1.0", "v1.0.0")
+    said = command("apply", "--env", "prod", "--ref", "v1.1.0")
+    assert said.code == Exit.REFUSED and "A released tag does not move" in said.err
+    command.apply("prod", "--ref", "v1.0.0")
+
+
+def test_a_branch_of_which_a_tags_name_begins_alike_is_no_tag(three: Command) -> None:
+    three.repo.git("tag", "main/backup")
+    three.apply("dev", "--ref", "main")
+    three.change(parameters={"name": "mars"})
+    three.apply("dev", "--ref", "main")
+
+
+def test_what_is_not_merged_can_be_planned_and_not_saved(command: Command, tmp_path: Path) -> None:
+    command.apply()
+    command.repo.branch("feature")
+    command.change(parameters={"name": "moon"})
+    said = command.done("plan", "--env", "dev", "--unmerged", "--format", "markdown")
+    assert "Refused" not in said.out and "moon" in said.out
+    path = tmp_path / "plan.json"
+    assert command("plan", "--env", "dev", "--unmerged", "--out", str(path)).code == Exit.INVALID
+    assert command("plan", "--env", "dev", "--out", str(path)).code == Exit.REFUSED
+    assert not path.exists()
 
 
 def test_a_commit_that_github_gives_by_its_sha_is_known_by_its_tag(command: Command) -> None:

@@ -20,7 +20,7 @@ from scripts import act
 from scripts.act import Answer
 from tests.workflows.scenario import ENVIRONMENTS, ROOT, TOKEN, Team, team
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]  # the first test plays seven pipelines
 
 NAMES = ("show-1", "show-2", "show-3")
 MAIN = "refs/heads/main"
