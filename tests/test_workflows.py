@@ -340,6 +340,111 @@ def test_no_workflow_runs_for_a_fork_with_rights() -> None:
     }
 
 
+# -- when, where
+
+PR = "github.event.pull_request"
+OURS = f"{PR}.head.repo.full_name == github.repository"
+LABELLED = f"contains({PR}.labels.*.name, 'preview')"
+
+
+class Shape(NamedTuple):
+    """GitHub's environment of a job and whether it counts as a deployment, the jobs before it, and its condition."""
+
+    environment: str = ""
+    deployment: str = ""
+    needs: tuple[str, ...] = ()
+    condition: str = ""
+
+
+SHAPES: dict[str, Shape] = {
+    "ci.yml plan": Shape(environment="dev-plan", deployment="false", condition="github.event_name == 'pull_request'"),
+    "ci.yml comment": Shape(needs=("plan",), condition="needs.plan.outputs.planned == 'true'"),
+    "ci.yml gate": Shape(
+        needs=("checks", "plan", "comment"),
+        condition="always()",
+    ),
+    "deploy-environment.yml plan": Shape(environment="${{ inputs.environment }}-plan", deployment="false"),
+    "deploy-environment.yml apply": Shape(
+        environment="${{ inputs.environment }}", deployment="${{ inputs.operation != 'rollback' }}", needs=("plan",)
+    ),
+    "deploy.yml target": Shape(condition="github.event.deleted != true"),
+    "deploy.yml checks": Shape(needs=("target",), condition="needs.target.outputs.environments != '[]'"),
+    "deploy.yml deploy": Shape(needs=("target", "checks")),
+    "deploy.yml release": Shape(
+        needs=("target", "deploy"),
+        condition="github.ref_type == 'tag' && contains(fromJSON(needs.target.outputs.environments), 'prod')",
+    ),
+    "drift.yml drift": Shape(environment="${{ matrix.environment }}-plan", deployment="false"),
+    "drift.yml issue": Shape(needs=("drift",), condition="always()"),
+    "preview.yml deploy": Shape(
+        environment="preview",
+        condition=f"github.event_name == 'pull_request' && github.event.action != 'closed' && {LABELLED} && {OURS}",
+    ),
+    "preview.yml sweep": Shape(
+        environment="preview",
+        deployment="false",
+        condition=f"github.event_name != 'pull_request' || ({OURS} && (github.event.action == 'closed' && {LABELLED} || github.event.action == 'unlabeled' && github.event.label.name == 'preview'))",
+    ),
+    "rollback.yml rollback": Shape(condition="github.ref_name == github.event.repository.default_branch"),
+    "rollback.yml record": Shape(needs=("rollback",), condition="always() && needs.rollback.outputs.commit != ''"),
+    "rollback.yml elsewhere": Shape(condition="github.ref_name != github.event.repository.default_branch"),
+}
+
+
+def test_every_job_runs_when_and_where_it_should() -> None:
+    """Nothing is written to production but in its own environment, nothing is planned there but in the one without reviewers."""
+    assert {f"{job.file} {job.name}": shape for job in jobs() if (shape := shape_of(job)) != Shape()} == SHAPES
+
+
+def shape_of(job: Job) -> Shape:
+    environment, needs = job.body.get("environment", {}), job.body.get("needs", [])
+    before = (needs,) if isinstance(needs, str) else tuple(needs)
+    return Shape(environment.get("name", ""), environment.get("deployment", ""), before, job.body.get("if", ""))
+
+
+def test_a_plan_and_a_deploy_have_the_whole_history_and_what_they_need_to_know() -> None:
+    """Whether a commit is older than what is live is asked of Git."""
+    for file, name in (
+        ("deploy-environment.yml", "plan"),
+        ("deploy-environment.yml", "apply"),
+        ("ci.yml", "plan"),
+        ("preview.yml", "deploy"),
+    ):
+        checkout = workflow(file)["jobs"][name]["steps"][0]
+        assert checkout["with"]["fetch-depth"] == "0", (file, name)
+
+
+VERBS = {
+    "ci.yml plan": 'plan --env dev --ref "$HEAD_SHA" --unmerged --format markdown > plan-dev.md',
+    "deploy-environment.yml apply": 'apply --env "$ENVIRONMENT" --plan plan.json',
+    "preview.yml deploy": 'apply --env dev --ref "$HEAD_SHA" --preview "pr-$NUMBER"',
+}
+
+
+@pytest.mark.parametrize("where", VERBS)
+def test_each_job_calls_the_tool_with_exactly_these_words(where: str) -> None:
+    file, name = where.split()
+    called = [
+        step.runs for step in steps() if (step.job.file, step.job.name) == (file, name) and "deploy.py" in step.runs
+    ]
+    assert [run.partition("scripts/deploy.py ")[2] for run in called] == [VERBS[where]]
+
+
+def test_the_gate_fails_unless_the_checks_passed_and_nothing_failed() -> None:
+    (step,) = workflow("ci.yml")["jobs"]["gate"]["steps"]
+    assert step["run"] == "exit 1"
+    assert step["if"] == (
+        "needs.checks.result != 'success' || contains(needs.*.result, 'failure') || contains(needs.*.result, 'cancelled')"
+    )
+
+
+def test_drift_tells_its_exit_code_on_and_is_red_only_when_it_could_not_look() -> None:
+    (step,) = [step for step in steps() if step.job.file == "drift.yml" and "deploy.py" in step.runs]
+    lines = step.runs.strip().splitlines()
+    assert lines[1].endswith("> drift.md || code=$?")
+    assert lines[2:] == ['echo "$code" > code', "exit $((code == 2 ? 0 : code))"]
+
+
 # -- form
 
 CONCURRENCY = {
