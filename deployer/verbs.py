@@ -453,7 +453,7 @@ def _release(call: Call, prepared: Prepared, repository: Repository | None, reas
     call.console.before(render.plan_text(found, "apply"))
     with call.console.progress(len(found.writes), f"Deploying {found.commit[:12]} to {found.environment}") as step:
         result = apply(prepared, call.author(reason), step)
-    _report(call, found, result)
+    _report(call, found, result, "overtaken" if prepared.overtaken else "unchanged")
     if result.error:
         raise result.error
     return Exit.DONE
@@ -465,7 +465,8 @@ def _refuse(found: Plan) -> None:
         raise Refused(" ".join(r.message for r in found.refusals) + " Nothing was written.")
 
 
-def _report(call: Call, found: Plan, result: Result) -> None:
+def _report(call: Call, found: Plan, result: Result, otherwise: str) -> None:
+    """`otherwise`: what came of it where there was nothing to release."""
     parts = (found, result.outcomes, result.release, result.seconds)
     call.console.result(
         lambda: render.apply_text(*parts), lambda: render.apply_markdown(*parts), lambda: render.apply_data(*parts)
@@ -477,7 +478,7 @@ def _report(call: Call, found: Plan, result: Result) -> None:
         changes=str(len(found.writes)),
         commit=found.commit,
         release=str(release.number) if release else "",
-        result=release.result if release else "unchanged",
+        result=release.result if release else otherwise,
     )
 
 

@@ -372,7 +372,7 @@ SHAPES: dict[str, Shape] = {
     "deploy.yml deploy": Shape(needs=("target", "checks")),
     "deploy.yml release": Shape(
         needs=("target", "deploy"),
-        condition="github.ref_type == 'tag' && contains(fromJSON(needs.target.outputs.environments), 'prod')",
+        condition="github.ref_type == 'tag' && contains(fromJSON(needs.target.outputs.environments), 'prod') && needs.deploy.outputs.result != 'overtaken'",
     ),
     "drift.yml drift": Shape(environment="${{ matrix.environment }}-plan", deployment="false"),
     "drift.yml issue": Shape(needs=("drift",), condition="always()"),
