@@ -124,7 +124,7 @@ def test_a_commit_travels_to_a_worker_and_back(shell: Shell, stage: Stage, tmp_p
         stage.commit(stage.entry(), files=version(3))
         done = shell.data("apply", "--plan", str(saved))
         assert (done["commit"], done["digest"]) == (second, json.loads(saved.read_text())["digest"])
-        assert shell("apply", "--plan", str(saved)).code == 6
+        assert "Nothing to do" in shell("apply", "--plan", str(saved)).out
         saved.write_text(saved.read_text().replace("30 12", "31 12"))
         assert shell("apply", "--plan", str(saved)).code == 6
 
