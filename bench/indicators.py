@@ -36,7 +36,7 @@ MANY = 10 * SYMBOLS
 DAYS_BACK = 450
 """So many calendar days hold all the bars."""
 
-Arrays = list[tuple[Any, Any, Any]]
+Arrays = list[tuple[Any, ...]]
 """Of each symbol: high, low, close."""
 
 
@@ -90,7 +90,7 @@ def compete(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[st
     return {name: median(seconds) for name, seconds in times.items()}
 
 
-def bare_talib(arrays: Any) -> list[tuple[Any, ...]]:
+def bare_talib(arrays: Arrays) -> list[tuple[Any, ...]]:
     """The same sixteen, by TA-Lib and nothing else: no frame, no order, no bar left out."""
     import talib
 

@@ -17,13 +17,10 @@ from pathlib import Path
 
 import httpx
 
+from flows.market_data.backups.postgresql import folders_of
+
 SECONDS_TO_START = 120
 SECONDS_TO_STOP = 10
-POSTGRESQL_FOLDERS = (
-    "/usr/lib/postgresql/*/bin",
-    "/opt/homebrew/opt/postgresql*/bin",
-    "/usr/local/opt/postgresql*/bin",
-)
 
 
 @dataclass(frozen=True)
@@ -36,15 +33,7 @@ class Server:
 
 def postgresql_programs() -> Path | None:
     """The folder of `initdb` and `postgres`: the PATH's, else the newest of the usual ones."""
-    if found := shutil.which("initdb"):
-        return Path(found).resolve().parent
-    folders = [f for pattern in POSTGRESQL_FOLDERS for f in Path("/").glob(pattern[1:]) if (f / "initdb").exists()]
-    return max(folders, key=_version, default=None)
-
-
-def _version(folder: Path) -> tuple[int, str]:
-    digits = "".join(c for c in folder.parent.name if c.isdigit())
-    return int(digits or 0), str(folder)
+    return next(((folder / "initdb").resolve().parent for folder in folders_of("initdb")), None)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-UNKNOWN = ("deployment", "queue")
+UNKNOWN = ("deployment: ", "queue: ")
 """Keys that act refuses, each on a line of its own in the workflows."""
 
 REPOSITORY = "team/flows"
@@ -89,11 +89,10 @@ class Push:
     """A branch or tag that was pushed."""
 
     ref: str
-    payload: Mapping[str, Any] = field(default_factory=dict)
 
     def event(self, commit: str) -> dict[str, Any]:
         known = {"repository": {"default_branch": "main", "full_name": REPOSITORY}, "deleted": False}
-        return {"ref": self.ref, "after": commit, **known, **self.payload}
+        return {"ref": self.ref, "after": commit, **known}
 
 
 @dataclass(frozen=True)
@@ -181,11 +180,7 @@ def program(python: Path) -> Path:
 
 def form(workflow: str) -> str:
     """The workflow without the keys that act does not know."""
-    return "".join(line for line in workflow.splitlines(keepends=True) if not line.lstrip().startswith(unknown()))
-
-
-def unknown() -> tuple[str, ...]:
-    return tuple(f"{key}: " for key in UNKNOWN)
+    return "".join(line for line in workflow.splitlines(keepends=True) if not line.lstrip().startswith(UNKNOWN))
 
 
 def used(clone: Path) -> set[str]:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from deployer.render import status_text  # noqa: E402
 from scripts import local, marked  # noqa: E402
+from scripts.act import ActError  # noqa: E402
 
 ENVIRONMENTS = ("dev", "qa", "prod")
 CATALOGUE = "flows/ingestion/deployments.yaml"
@@ -77,8 +78,13 @@ class Stage:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return perform("demo", str(__doc__), play, arguments)
+
+
+def perform(name: str, about: str, play: Callable[[Stage], None], arguments: Sequence[str] | None) -> int:
+    """Play it on a stage of its own, `.local/NAME` unless another is named; answer the exit code."""
     signal.signal(signal.SIGTERM, stop)
-    words = _parser().parse_args(arguments)
+    words = _parser(name, about).parse_args(arguments)
     stage = Stage(words.state.resolve())
     began = time.monotonic()
     try:
@@ -88,11 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not words.end:
             say("The three Prefect APIs stay up for you to look around; `make down` ends them.")
         return 0
-    except (DemoError, marked.LocalError) as error:
-        print(f"demo: {error}", file=sys.stderr)
+    except (DemoError, ActError, marked.LocalError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("demo: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         words.end = True
         return 130
     finally:
@@ -203,10 +209,10 @@ def stop(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def _parser(name: str, about: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument(
-        "--state", type=Path, default=ROOT / ".local" / "demo", metavar="DIR", help="default: .local/demo"
+        "--state", type=Path, default=ROOT / ".local" / name, metavar="DIR", help=f"default: .local/{name}"
     )
     parser.add_argument("--end", action="store_true", help="end the Prefect APIs afterwards")
     return parser

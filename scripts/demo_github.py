@@ -6,11 +6,8 @@ repository it is called in stays as it is, and neither GitHub nor another Prefec
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from deployer.render import status_text  # noqa: E402
-from scripts import act, demo, local, marked  # noqa: E402
-from scripts.act import Act, ActError, Answer, Push  # noqa: E402
+from scripts import act, demo, local  # noqa: E402
+from scripts.act import Act, Answer, Push  # noqa: E402
 from scripts.demo import DemoError, Stage, say, step  # noqa: E402
 
 # GitHub would run all of `make check` and `make test`. Here a few stand for them.
@@ -58,7 +55,7 @@ class Runner:
         for job, result in found.jobs.items():
             say(f"  {'ok' if result == 'success' else result:<8} {job}")
         for line in found.said("apply").splitlines():
-            if line.startswith("Release ") or " deployments are live" in line:
+            if line.startswith("Release "):
                 say(f"  {line}")
         if found.code:
             raise DemoError(f"{workflow} failed:\n{last_of(found)}")
@@ -69,26 +66,7 @@ def last_of(found: Answer, lines: int = 25) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, demo.stop)
-    words = _parser().parse_args(arguments)
-    stage = Stage(words.state.resolve())
-    began = time.monotonic()
-    try:
-        play(stage)
-        say(f"\nThe demo took {time.monotonic() - began:.0f} s. Your repository is as it was.")
-        if not words.end:
-            say("The three Prefect APIs stay up for you to look around; `make down` ends them.")
-        return 0
-    except (ActError, DemoError, marked.LocalError) as error:
-        print(f"demo-github: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("demo-github: interrupted", file=sys.stderr)
-        words.end = True
-        return 130
-    finally:
-        if words.end:
-            local.down(ROOT, stage.state, say=say)
+    return demo.perform("demo-github", str(__doc__), play, arguments)
 
 
 def play(stage: Stage) -> None:
@@ -142,15 +120,6 @@ def folder(stage: Stage, name: str) -> Path:
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     return made
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--state", type=Path, default=ROOT / ".local" / "demo-github", metavar="DIR", help="default: .local/demo-github"
-    )
-    parser.add_argument("--end", action="store_true", help="end the Prefect APIs afterwards")
-    return parser
 
 
 if __name__ == "__main__":

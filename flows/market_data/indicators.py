@@ -86,11 +86,6 @@ def on_day(bars: pd.DataFrame, day: date) -> pd.DataFrame:
     return rows[on_it].reset_index(drop=True)
 
 
-def lacking(row: pd.Series) -> list[str]:
-    """The indicators that a row of `compute` has no value for."""
-    return [name for name in BARS_NEEDED if row.isna()[name]]
-
-
 def _over_all(close: Values) -> dict[str, Values]:
     """What looks back a fixed number of bars and carries nothing on: all symbols at once, one behind the other. The first
     values of each come from the symbol before it; they have too little history, and are not kept."""

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import talib
 
-from flows.market_data.indicators import BARS_NEEDED, compute, lacking
+from flows.market_data.indicators import BARS_NEEDED, compute
 from tests.flows.frames import apple, bars
 
 Values = Any
@@ -115,6 +115,10 @@ def by_talib(bars: pd.DataFrame) -> dict[str, Any]:
 @cache
 def computed() -> pd.DataFrame:
     return compute(apple())
+
+
+def lacking(row: pd.Series) -> list[str]:
+    return [name for name in BARS_NEEDED if row.isna()[name]]
 
 
 def test_every_indicator_has_a_second_computation() -> None:

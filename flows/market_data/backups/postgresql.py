@@ -111,7 +111,7 @@ def _tables(connection: Connection) -> list[tuple[str, str]]:
 def programs_for(server: int) -> Path:
     """The folder of a pg_dump that is as new as the server at least: the PATH's, else the newest of the usual ones."""
     versions = {}
-    for folder in _folders():
+    for folder in folders_of("pg_dump"):
         versions[folder] = _major(folder / "pg_dump")
         if versions[folder] >= server and (folder / "pg_restore").exists():
             return folder
@@ -122,10 +122,11 @@ def programs_for(server: int) -> Path:
     )
 
 
-def _folders() -> Iterator[Path]:
-    if found := shutil.which("pg_dump"):
+def folders_of(program: str) -> Iterator[Path]:
+    """Where one of PostgreSQL's programs is: on the PATH, then where Debian and Homebrew put it, the newest first."""
+    if found := shutil.which(program):
         yield Path(found).parent
-    usual = [folder for pattern in FOLDERS for folder in Path("/").glob(pattern[1:]) if (folder / "pg_dump").exists()]
+    usual = [folder for pattern in FOLDERS for folder in Path("/").glob(pattern[1:]) if (folder / program).exists()]
     yield from sorted(usual, key=_number, reverse=True)
 
 
