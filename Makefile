@@ -10,7 +10,7 @@ PARALLEL := --numprocesses auto --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-github test test-stack check format bench up down lock install
+.PHONY: help setup demo demo-github test test-stack check format bench up down lock install infra-setup infra-check
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -25,10 +25,16 @@ demo-github: setup ## The same through the GitHub workflows, run by act instead 
 	@$(RUN) scripts/demo_github.py
 
 test: setup ## Run the tests with coverage; TESTS=tests/test_x.py runs some, without the coverage floor
-	@$(RUN) -m pytest $(or $(TESTS),-m "not stack" --cov $(PARALLEL))
+	@$(RUN) -m pytest $(or $(TESTS),-m "not stack and not infra" --cov $(PARALLEL))
 
 test-stack: setup ## Run the tests that need a whole stack: three Prefect APIs, their workers, the GitHub workflows
 	@$(RUN) -m pytest $(or $(TESTS),-m stack $(PARALLEL))
+
+infra-setup: setup ## Install the tools that check infra/ into .venv-infra
+	@$(RUN) scripts/infra_setup.py
+
+infra-check: infra-setup ## Check infra/: images, Compose, Helm and Kubernetes, Terraform, monitoring; starts nothing
+	@$(RUN) -m pytest $(or $(TESTS),-m infra $(PARALLEL) tests/infra)
 
 check: setup ## Lint, format, types, file hygiene and the lock: every hook on every file
 	@$(RUN) -m pre_commit run --all-files

@@ -24,31 +24,42 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def pins() -> list[tuple[Requirement, list[str]]]:
-    """Each pin of the lock with its hashes."""
-    entries = re.split(r"\n(?=\S)", re.sub(r"^\s*#.*$", "", LOCK, flags=re.M))
+LOCKS = ["requirements.txt", "infra/images/server.txt", "infra/images/worker.txt", "infra/requirements.txt"]
+DECLARED = ["requirements.in", "flows/requirements.in", "infra/images/server.in", "infra/images/worker.in"]
+
+
+def pins(lock: str = LOCK) -> list[tuple[Requirement, list[str]]]:
+    """Each pin of a lock with its hashes."""
+    entries = re.split(r"\n(?=\S)", re.sub(r"^\s*#.*$", "", lock, flags=re.M))
     pairs = [(entry.split("\\")[0], re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry)) for entry in entries]
     return [(Requirement(text), hashes) for text, hashes in pairs if text.strip()]
 
 
 def declared() -> list[Requirement]:
-    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.in").read_text().splitlines()]
-    return [Requirement(text) for text in (*PROJECT["dependencies"], *filter(None, lines))]
+    lines = [line.split("#")[0].strip() for file in DECLARED for line in (ROOT / file).read_text().splitlines()]
+    return [Requirement(text) for text in (*PROJECT["dependencies"], *lines) if text and not text.startswith("-r ")]
 
 
 # The lock
 
 
-def test_the_lock_names_no_host() -> None:
-    assert not re.findall(r"://|--(?:extra-)?index|--find-links|\w@\w", LOCK)
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_host(lock: str) -> None:
+    assert not re.findall(r"://|--(?:extra-)?index|--find-links|\w@\w", (ROOT / lock).read_text())
 
 
-def test_every_pin_has_a_hash() -> None:
-    assert [str(pin) for pin, hashes in pins() if not hashes] == []
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_pin_is_one_exact_version_with_hashes(lock: str) -> None:
+    found = pins((ROOT / lock).read_text())
+    assert found
+    assert [str(pin) for pin, hashes in found if not hashes] == []
+    assert [str(pin) for pin, _ in found if not re.fullmatch(r"==[\w.+!]+", str(pin.specifier))] == []
 
 
-def test_every_pin_is_one_exact_version() -> None:
-    assert [str(pin) for pin, _ in pins() if not re.fullmatch(r"==[\w.+!]+", str(pin.specifier))] == []
+@pytest.mark.parametrize("lock", ["infra/images/server.txt", "infra/images/worker.txt"])
+def test_the_images_have_the_versions_that_the_tests_ran_on(lock: str) -> None:
+    tested = {(pin.name, str(pin.specifier)) for pin, _ in pins()}
+    assert {(pin.name, str(pin.specifier)) for pin, _ in pins((ROOT / lock).read_text())} <= tested
 
 
 @pytest.mark.parametrize("requirement", declared(), ids=str)
@@ -70,8 +81,8 @@ def test_no_dependency_is_declared_twice() -> None:
 @pytest.fixture
 def lock_copy(tmp_path: Path) -> Path:
     """The repository as far as scripts/lock.py is concerned, without a .venv."""
-    (tmp_path / "scripts").mkdir()
-    for name in ("pyproject.toml", "requirements.in", "requirements.txt", "scripts/lock.py"):
+    for name in ("pyproject.toml", "infra/requirements.in", "scripts/lock.py", *DECLARED, *LOCKS):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
