@@ -93,6 +93,11 @@ def parser() -> argparse.ArgumentParser:
             action="store_true",
             help="take over deployments of ours by name that carry other owner tags, or none",
         )
+        v.add_argument(
+            "--only-forward",
+            action="store_true",
+            help="leave a newer commit alone, as environments of mode production always do",
+        )
         guards(v)
         preview(v)
         if name == "plan":
@@ -103,6 +108,11 @@ def parser() -> argparse.ArgumentParser:
             v.add_argument("--detailed-exitcode", action="store_true", help="exit 2 when there is something to write")
         else:
             v.add_argument("--plan", metavar="FILE", help="apply a saved plan exactly as reviewed, or refuse")
+            v.add_argument(
+                "--replan",
+                action="store_true",
+                help="with --plan, where the mode is development: plan anew if the live state moved since",
+            )
 
     v = verb("rollback", "rollback", "Put an earlier release back whole, from what the ledger recorded.")
     env(v)

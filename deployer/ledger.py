@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import takewhile
 from typing import Any
 
 from deployer.desired import Scope
@@ -52,6 +53,10 @@ class Ledger:
     def live(self) -> Release | None:
         """The last one that succeeded."""
         return next((r for r in self.releases() if r.succeeded), None)
+
+    def unfinished(self) -> set[str]:
+        """The digests of the plans that were begun since the last release that succeeded."""
+        return {r.digest for r in takewhile(lambda r: not r.succeeded, self.releases())}
 
     def next_number(self) -> int:
         """Looked up afresh: another deploy may have recorded a release since this one was planned."""

@@ -115,7 +115,7 @@ def prepare(
     """Plan a commit; `unmerged` as if the environment's refs let it in. The loader, where one was needed, stays open for the with-block: creating deployments needs it."""
     history = site.ledger.history()
     check_tenancy(site, ledger.others(site.client, site.scope))
-    back = _back(site, repository, revision.commit)
+    back = _back(site, repository, revision.commit, options.only_forward)
     with ExitStack() as stack:
         if isinstance(back, str):
             yield _overtaken(site, revision, history, options, back)
@@ -183,13 +183,15 @@ def _overtaken(site: Site, revision: Revision, history: History, options: Option
     return Prepared(site, nothing, empty, [], [], history, options, overtaken=why)
 
 
-def _back(site: Site, repository: Repository, commit: str) -> Release | str | None:
-    """In production: the release that this commit goes back to, or the reason why it is too late for it.
+def _back(site: Site, repository: Repository, commit: str, only_forward: bool) -> Release | str | None:
+    """In production, or with `only_forward`: the release that this commit goes back to, or the reason why it is
+    too late for it.
 
     A commit that the live one is an ancestor of goes forward, also when it was live once before.
     """
     live = site.ledger.live()
-    if site.environment.mode != "production" or live is None or live.commit == commit:
+    strict = site.environment.mode == "production"
+    if not (strict or only_forward) or live is None or live.commit == commit:
         return None
     known = repository.knows(live.commit)
     if known and repository.is_ancestor(live.commit, commit):
@@ -201,7 +203,7 @@ def _back(site: Site, repository: Repository, commit: str) -> Release | str | No
             f"{commit[:12]} is older than what is live in {site.environment.name} (release {live.number}, "
             f"{live.commit[:12]}) and was never released there: a newer commit has overtaken it. Nothing was written."
         )
-    if not known or repository.shallow():
+    if strict and (not known or repository.shallow()):
         raise InvalidInput(
             f"Whether {commit[:12]} is older than what is live in {site.environment.name} ({live.commit[:12]}) cannot be told "
             f"from this clone. Fetch the whole history (fetch-depth: 0), or that commit: git fetch origin {live.commit}. Nothing was touched."

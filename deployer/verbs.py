@@ -155,7 +155,7 @@ def _checkout(call: Call, commit: str) -> Iterator[Path]:
 
 def plan(call: Call) -> Exit:
     words = call.words
-    options = Options(words.adopt, words.resume, words.allow_removals)
+    options = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
     if words.unmerged and words.out:
         raise InvalidInput("A plan of what is not merged cannot be applied: leave out --out, or --unmerged.")
     with (
@@ -342,7 +342,9 @@ def apply_commit(call: Call) -> Exit:
         return _apply_rollback(call, reviewed, reviewed.rollback)
     if reviewed and words.ref and call.repository.resolve(words.ref).commit != reviewed.commit:
         raise Refused(f"{words.plan} is a plan for {reviewed.commit[:12]}; --ref {words.ref} is another commit.")
-    options = Options(words.adopt, words.resume, words.allow_removals)
+    options = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
+    if words.replan and not reviewed:
+        raise InvalidInput("--replan goes with --plan FILE: without a saved plan every apply plans by itself.")
     if reviewed:
         saved.check_options(reviewed, options, words.preview)
         options = reviewed.options
@@ -353,10 +355,20 @@ def apply_commit(call: Call) -> Exit:
         prepare.prepare(site, call.repository, revision, call.variables, options) as prepared,
     ):
         if reviewed:
-            saved.check(reviewed, prepared.plan)
+            _check_review(call, reviewed, prepared)
         else:
             _say_before(call, prepared)
         return _release(call, prepared, call.repository)
+
+
+def _check_review(call: Call, reviewed: SavedPlan, prepared: Prepared) -> None:
+    """As reviewed, or its rest; with --replan also what it has become, where nobody has to review it."""
+    try:
+        saved.check(reviewed, prepared.plan, prepared.site.ledger.unfinished())
+    except Refused:
+        if not call.words.replan or prepared.site.environment.mode == "production":
+            raise
+        call.console.note(f"note: the live state moved since {call.words.plan} was made; this is planned anew.")
 
 
 def rollback(call: Call) -> Exit:
@@ -385,9 +397,11 @@ def _apply_rollback(call: Call, reviewed: SavedPlan, back: saved.Rollback) -> Ex
     words = call.words
     if words.ref:
         raise Refused(f"{words.plan} puts release {back.release} back: leave out --ref.")
-    saved.check_options(reviewed, Options(words.adopt, words.resume, words.allow_removals), words.preview)
+    saved.check_options(
+        reviewed, Options(words.adopt, words.resume, words.allow_removals, words.only_forward), words.preview
+    )
     with _restoring(call, str(back.release), reviewed.options) as prepared:
-        saved.check(reviewed, prepared.plan)
+        saved.check(reviewed, prepared.plan, prepared.site.ledger.unfinished())
         return _release(call, prepared, None, back.reason)
 
 
