@@ -64,7 +64,7 @@ def test_a_package_that_is_not_the_known_one_is_not_installed(
     program(tmp_path / "bin/npm", f'cp "{tmp_path}/other.tgz" .')
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
     monkeypatch.setattr(infra_setup, "find", lambda name: None)
-    with pytest.raises(SystemExit, match="its SHA-256 differs. Nothing of it was installed"):
+    with pytest.raises(SystemExit, match=r"its SHA-256 differs\. Nothing of it was installed"):
         infra_setup.install_kubernetes_tools()
     assert not (home / "tools").exists()
 
