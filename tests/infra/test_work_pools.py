@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -48,13 +49,15 @@ def template(kind: str) -> dict[str, Any]:
 
 @cache
 def workers() -> dict[str, Any]:
-    """The installed workers' classes, by the type of their pools."""
-    from prefect.workers.process import ProcessWorker
-    from prefect_aws.workers.ecs_worker import ECSWorker
-    from prefect_docker.worker import DockerWorker
-    from prefect_kubernetes.worker import KubernetesWorker
-
-    return {worker.type: worker for worker in (ProcessWorker, DockerWorker, KubernetesWorker, ECSWorker)}
+    """The installed workers' classes, by the type of their pools. By name, because most have no types of their own."""
+    homes = {
+        "prefect.workers.process": "ProcessWorker",
+        "prefect_docker.worker": "DockerWorker",
+        "prefect_kubernetes.worker": "KubernetesWorker",
+        "prefect_aws.workers.ecs_worker": "ECSWorker",
+    }
+    found = [getattr(import_module(module), name) for module, name in homes.items()]
+    return {worker.type: worker for worker in found}
 
 
 def upstream(kind: str) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def placeholders(value: Any) -> set[str]:
 
 
 def test_there_is_a_template_for_each_type_of_pool() -> None:
-    assert TYPES == sorted(workers())
+    assert sorted(workers()) == TYPES
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -146,10 +149,10 @@ def configure(kind: str, given: Mapping[str, Any], name: str = "hello", changed:
     values = {**({} if kind == "process" else {"image": IMAGE}), **given}
     client: Any = object()  # no block or variable is referred to: nothing may be asked
     configuration = asyncio.run(workers()[kind].job_configuration.from_template_and_values(base, values, client=client))
-    flow = Flow(id=uuid4(), name=name)
-    deployment = DeploymentResponse(id=UUID(int=1), name=name, flow_id=flow.id)
+    flow = Flow(id=uuid4(), name=name, labels={})
+    deployment = DeploymentResponse(id=UUID(int=1), name=name, flow_id=flow.id, labels={})
     flow_run = FlowRun(id=UUID(int=2), name="able-stag", flow_id=flow.id, deployment_id=deployment.id)
-    pool = WorkPool(id=uuid4(), name="pool", type=kind, base_job_template=base)
+    pool = WorkPool(id=uuid4(), name="pool", type=kind, base_job_template=base, default_queue_id=uuid4())
     configuration.prepare_for_flow_run(flow_run, deployment, flow, pool, "worker", worker_id=UUID(int=3))
     return configuration, flow_run
 
@@ -186,7 +189,7 @@ def test_prefect_refuses_a_job_without_the_two_misplaced_keys() -> None:
     """Once it no longer does, the template can lose them."""
     changed = template("kubernetes")
     del changed["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["parallelism"]
-    with pytest.raises(ValueError, match="missing required attributes at .*/parallelism"):
+    with pytest.raises(ValueError, match=r"missing required attributes at .*/parallelism"):
         manifest({}, changed=changed)
 
 
@@ -260,15 +263,14 @@ def test_a_job_variable_that_kubernetes_would_refuse_is_refused_before(given: di
 
 
 def test_docker_takes_the_container_of_every_deployment() -> None:
-    from docker.models.containers import _create_container_args
-
+    create_arguments = import_module("docker.models.containers")._create_container_args
     for _, name, given in EVERY:
         configuration, _ = configure("docker", given, name)
         settings = workers()["docker"]._build_container_settings(None, NoDocker(), configuration)
-        taken = _create_container_args({**settings, "version": "1.45"})  # refuses what it does not know
+        taken = create_arguments({**settings, "version": "1.45"})  # refuses what it does not know
         limits = taken["host_config"]
         assert (limits["NanoCpus"], limits["Memory"], limits["ReadonlyRootfs"]) == (10**9, 2**30, True)
-        assert limits["CapDrop"] == ["ALL"] and limits["AutoRemove"] and taken["user"] == "1001:1001"
+        assert limits["CapDrop"] == ["ALL"] and limits["AutoRemove"] and taken["user"] == "10001:10001"
         assert taken["environment"]["HOME"] == taken["working_dir"] == "/tmp"
 
 
@@ -281,15 +283,13 @@ class NoDocker:
 
 def test_aws_takes_the_task_of_every_deployment() -> None:
     """Parameters are checked by boto's own model of the API, unknown ones too."""
-    import botocore.session
-    from botocore.validate import ParamValidator
-
-    service = botocore.session.get_session().get_service_model("ecs")
+    service = import_module("botocore.session").get_session().get_service_model("ecs")
+    validate = import_module("botocore.validate").ParamValidator().validate
     shapes = {name: service.operation_model(name).input_shape for name in ("RegisterTaskDefinition", "RunTask")}
     for _, name, given in EVERY:
         definition, request = task({"cluster": "prefect", **given}, name)
         for operation, parameters in (("RegisterTaskDefinition", definition), ("RunTask", request)):
-            report = ParamValidator().validate(parameters, shapes[operation])
+            report = validate(parameters, shapes[operation])
             assert not report.has_errors(), report.generate_report()
         assert (definition["cpu"], definition["memory"], definition["networkMode"]) == ("512", "1024", "awsvpc")
         assert definition["containerDefinitions"][0]["logConfiguration"]["logDriver"] == "awslogs"
