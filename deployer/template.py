@@ -41,7 +41,7 @@ def unfit(pool: str, template: Mapping[str, Any], given: Mapping[str, Any]) -> l
         return []
     takes = ", ".join(sorted(known))
     found: list[tuple[Path, str]] = [
-        ((key,), f"the pool {pool} has no job variable '{key}'; it takes {takes}.{guess(key, known)}")
+        ((key,), f"the pool {pool} has no job variable '{key}'.{guess(key, known) or f' It takes {takes}.'}")
         for key in given
         if _first(key) not in known
     ]
@@ -83,4 +83,6 @@ def _wrong(schema: Mapping[str, Any], values: Mapping[str, Any]) -> list[tuple[P
         errors = list(jsonschema.Draft202012Validator(rules, registry=nothing_more).iter_errors(dict(values)))
     except Unresolvable as error:
         return [((), f"a $ref leads nowhere: {error.ref}")]
-    return [(tuple(error.absolute_path), error.message) for error in errors]
+    # Of alternatives the one that comes nearest: a text that is no null either need not hear of null.
+    best = [jsonschema.exceptions.best_match([error]) for error in errors]
+    return [(tuple(error.absolute_path), error.message) for error in best]

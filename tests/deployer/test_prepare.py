@@ -345,7 +345,7 @@ def test_a_secret_in_what_everybody_may_read_stops_it(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("given", "fault"),
     [
-        ({"wokring_dir": "/srv"}, "the pool dev-alpha has no job variable 'wokring_dir'; it takes command, env, "),
+        ({"wokring_dir": "/srv"}, "the pool dev-alpha has no job variable 'wokring_dir'. Did you mean 'working_dir'?"),
         ({"stream_output": "perhaps"}, "job variable stream_output: 'perhaps' is not of type 'boolean'"),
     ],
 )

@@ -310,7 +310,7 @@ def sized(repo: Repo, given: dict[str, Any], template: dict[str, Any] = SIZES, *
         (
             {"cup": "2"},
             "cup",
-            "alpha (t.json) has no job variable 'cup'; it takes cpu, env, image, size. Did you mean 'cpu'?",
+            "alpha (t.json) has no job variable 'cup'. Did you mean 'cpu'?",
         ),
         ({"cpu": "two"}, "cpu", "job variable cpu: 'two' does not match"),
         ({"size": "8"}, "size", "'8' is not of type 'integer'"),

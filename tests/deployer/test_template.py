@@ -50,7 +50,7 @@ def test_a_part_of_env_is_a_job_variable_too() -> None:
     ((path, message),) = unfit("p", TEMPLATE, {"env.LOG_LEVEL": "debug"})
     assert (
         path == ("env.LOG_LEVEL",)
-        and message == "the pool p has no job variable 'env.LOG_LEVEL'; it takes command, cpu."
+        and message == "the pool p has no job variable 'env.LOG_LEVEL'. It takes command, cpu."
     )
 
 
@@ -66,6 +66,12 @@ def test_a_fault_deep_inside_a_job_variable_is_told_with_its_path() -> None:
     assert unfit("p", template, {"mounts": [{"name": "a"}, {}]}) == [
         (("mounts", 1), "job variable mounts[1]: 'name' is a required property.")
     ]
+
+
+def test_of_alternatives_the_nearest_is_told() -> None:
+    template = variables(size={"anyOf": [{"type": "string", "pattern": "^[0-9]+Gi$"}, {"type": "null"}]})
+    ((_, message),) = unfit("p", template, {"size": "1gb"})
+    assert message == "job variable size: '1gb' does not match '^[0-9]+Gi$'."
 
 
 def test_a_template_that_says_nothing_of_its_variables_takes_all() -> None:
