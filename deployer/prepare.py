@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from deployer import desired, ledger, loading, plan, prefect_api, project, source
+from deployer import desired, ledger, loading, plan, prefect_api, project, source, template
 from deployer.desired import Request, Scope
 from deployer.environment import Environment
 from deployer.errors import InvalidInput, Refused, invalid
@@ -346,14 +346,15 @@ def _check_queues(wanted: list[Resource], live: Mapping[Key, Live]) -> None:
 def _check_job_variables(client: Client, wanted: list[Resource], live: Mapping[Key, Live]) -> None:
     """Do the job variables fit the pool's template? Prefect says so only at that deployment's turn."""
     pools = {r.name: r for r in wanted if r.kind == "work_pool"}
-    templates: dict[str, Mapping[str, Any]] = {}
+    templates = {name: r.fields["base_job_template"] for name, r in pools.items() if r.fields.get("base_job_template")}
     problems = []
     for resource in wanted:
-        if resource.kind == "deployment" and resource.fields["job_variables"]:
-            pool = resource.fields["work_pool"]
-            if pool not in templates:
-                templates[pool] = _template(client, pools.get(pool), live.get(("work_pool", pool)))
-            problems += _unfit(resource, pool, templates[pool])
+        if resource.kind != "deployment":
+            continue
+        pool, given = resource.fields["work_pool"], resource.fields["job_variables"]
+        if given and not templates.get(pool):
+            templates[pool] = _template(client, pools.get(pool), live.get(("work_pool", pool)))
+        problems += [f"{resource.name}: {why}" for _, why in template.unfit(pool, templates.get(pool, {}), given)]
     if problems:
         raise InvalidInput(f"{' '.join(problems)} Nothing was touched.")
 
@@ -363,26 +364,6 @@ def _template(client: Client, pool: Resource | None, live: Live | None) -> Mappi
     declared = pool.fields.get("base_job_template") if pool else None
     there = live.fields["base_job_template"] if live else None
     return declared or there or (prefect_api.pools.default_template(client, pool.fields["type"]) if pool else {})
-
-
-def _unfit(resource: Resource, pool: str, template: Mapping[str, Any]) -> list[str]:
-    import jsonschema  # late: most deploys have no job variable
-
-    schema = template.get("variables") or {}
-    known = schema.get("properties")
-    if not known:
-        return []
-    given = resource.fields["job_variables"]
-    found = [
-        f"{resource.name}: the pool {pool} has no job variable '{key}'; it takes {', '.join(sorted(known))}."
-        for key in given
-        if key not in known
-    ]
-    checked = {k: v for k, v in given.items() if k in known and "{{" not in str(v)}
-    rules = {**{k: v for k, v in schema.items() if k != "required"}, "properties": known}
-    for error in jsonschema.Draft202012Validator(rules).iter_errors(checked):
-        found.append(f"{resource.name}: job variable {'.'.join(str(p) for p in error.absolute_path)}: {error.message}.")
-    return found
 
 
 def check_published(prepared: Prepared, repository: Repository, variables: Mapping[str, str]) -> str | None:
