@@ -13,6 +13,7 @@ import pytest
 
 from scripts import github as program
 from scripts import github_registry as registry
+from scripts.github_rest import GitHubError
 from tests.fake_prefect.serving import served
 
 COMMIT = "a" * 40
@@ -155,7 +156,7 @@ def test_credentials_are_sent_to_no_address_where_others_could_read_them(fake: F
     fake.url, before = "http://registry.example", fake.url
     image = registry.parse(f"{before.removeprefix('http://')}/team/flows:x")
     known = {"REGISTRY_USERNAME": "ada", "REGISTRY_PASSWORD": TOKEN}
-    with pytest.raises(registry.GitHubError, match="in a way that is not known here"):
+    with pytest.raises(GitHubError, match="in a way that is not known here"):
         registry.digest(image, known, lambda seconds: None)
 
 
