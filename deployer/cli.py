@@ -100,6 +100,12 @@ def parser() -> argparse.ArgumentParser:
         )
         guards(v)
         preview(v)
+        v.add_argument(
+            "--image-digest",
+            type=_digest,
+            metavar="SHA256",
+            help="source.strategy image: deploy exactly this one, sha256:<64 digits>",
+        )
         if name == "plan":
             v.add_argument("--out", metavar="FILE", help="save the plan for apply --plan")
             v.add_argument(
@@ -153,6 +159,12 @@ def _preview(text: str) -> str:
 
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) or len(text) > 40:
         raise argparse.ArgumentTypeError(f"'{text}': small letters, digits and dashes, at most 40, e.g. pr-123")
+    return text
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch("sha256:[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError(f"'{text}': expected sha256: and 64 digits, as the registry says it")
     return text
 
 

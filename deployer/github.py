@@ -75,6 +75,11 @@ def ref_of(variables: Mapping[str, str], commit: str) -> str:
     return variables.get("GITHUB_REF", "") if runs_here(variables) and variables.get("GITHUB_SHA") == commit else ""
 
 
+def commit_of(variables: Mapping[str, str], ref: str) -> str:
+    """The commit of the run, if it is for this ref; else nothing."""
+    return variables.get("GITHUB_SHA", "") if runs_here(variables) and variables.get("GITHUB_REF") == ref else ""
+
+
 def actor(variables: Mapping[str, str]) -> str:
     """Who triggered this run, and who ran it again."""
     first, again = variables.get("GITHUB_ACTOR", ""), variables.get("GITHUB_TRIGGERING_ACTOR", "")

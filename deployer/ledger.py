@@ -149,20 +149,27 @@ class Ledger:
         artifacts.patch(self.client, artifact, markdown(release))
 
     def forget(self) -> None:
-        """All of it; for previews, which are meant to go."""
-        for answer in list(artifacts.newest_first(self.client, self.key)):
-            artifacts.delete(self.client, answer["id"])
+        """All of it; for previews, which are meant to go. The releases last: by them it is found again if this is stopped."""
         for answer in artifacts.latest_of_each(self.client, self._spec_key("")):
             if not re.fullmatch(re.escape(self._spec_key("")) + "[0-9a-f]{32}", answer["key"]):
                 continue  # of a preview whose name only starts as this one's
             for version in list(artifacts.newest_first(self.client, answer["key"])):
                 artifacts.delete(self.client, version["id"])
+        for answer in list(artifacts.newest_first(self.client, self.key)):
+            artifacts.delete(self.client, answer["id"])
 
 
 def others(client: Client, scope: Scope) -> list[Release]:
     """The newest release of every other ledger on this API: who else lives here, and what they list."""
     found = (parse(a["data"]) for a in artifacts.latest_of_each(client, "release-"))
     return [r for r in found if r and (r.project, r.environment) != (scope.project, scope.environment)]
+
+
+def previews(client: Client, scope: Scope) -> set[str]:
+    """The names of this environment's previews that have a ledger. Another project's may begin as this one's do."""
+    start = f"release-{scope.ledger}-"
+    found = ((a["key"].removeprefix(start), parse(a["data"])) for a in artifacts.latest_of_each(client, start))
+    return {name for name, r in found if r and (r.project, r.environment) == (scope.project, scope.environment)}
 
 
 def foreign(releases: list[Release]) -> dict[Key, str]:

@@ -111,6 +111,7 @@ def prepare(
     variables: Mapping[str, str],
     options: Options,
     unmerged: bool = False,
+    image_digest: str | None = None,
 ) -> Iterator[Prepared]:
     """Plan a commit; `unmerged` as if the environment's refs let it in. The loader, where one was needed, stays open for the with-block: creating deployments needs it."""
     history = site.ledger.history()
@@ -125,7 +126,7 @@ def prepare(
         loader, found = None, None
         recorded = site.ledger.specification(back) if back else None
         if recorded is None:
-            recorded, found, faults = _recorded(site, repository, revision.commit, variables)
+            recorded, found, faults = _recorded(site, repository, revision.commit, variables, image_digest)
         if recorded is None:
             if found is None:
                 raise invalid(faults)
@@ -212,7 +213,7 @@ def _back(site: Site, repository: Repository, commit: str, only_forward: bool) -
 
 
 def _recorded(
-    site: Site, repository: Repository, commit: str, variables: Mapping[str, str]
+    site: Site, repository: Repository, commit: str, variables: Mapping[str, str], image_digest: str | None
 ) -> tuple[Specification | None, Contents | None, list[Any]]:
     """The ledger's specification of this commit, if it was made from the same files and variables."""
     tree = Tree.at(repository, commit)
@@ -227,7 +228,10 @@ def _recorded(
     if found is None:
         best = next((r for r in releases if r.succeeded), None)
         return (site.ledger.specification(best) if best else None), None, faults
-    found = replace(found, environment=_governed(found.environment, site.environment))
+    environment = _governed(found.environment, site.environment)
+    if image_digest:
+        environment = environment.model_copy(update={"source": source.pinned(environment.source, image_digest)})
+    found = replace(found, environment=environment)
     inputs = desired.inputs_of(_request(site, found, commit), found.environment, site.scope)
     for release in releases:
         spec = site.ledger.specification(release)

@@ -31,12 +31,21 @@ class SavedPlan:
     options: Options
     preview: str | None
     rollback: Rollback | None = None
+    image_digest: str | None = None
     changes: list[dict[str, Any]] = field(default_factory=list, compare=False)  # as JSON; the digest speaks for them
 
 
-def write(path: Path, plan: Plan, options: Options, preview: str | None, rollback: Rollback | None = None) -> None:
+def write(
+    path: Path,
+    plan: Plan,
+    options: Options,
+    preview: str | None,
+    rollback: Rollback | None = None,
+    image_digest: str | None = None,
+) -> None:
     """Whole or not at all: a plan is never half written."""
     data: dict[str, Any] = {**render.plan_data(plan), "options": asdict(options), "preview": preview}
+    data["image_digest"] = image_digest
     data["rollback"] = asdict(rollback) if rollback else None
     data["seal"] = digest(data)
     if not path.name or path.is_dir():
@@ -72,19 +81,20 @@ def read(path: Path) -> SavedPlan:
         options = Options(**data["options"])
         rollback = Rollback(**data["rollback"]) if data["rollback"] else None
         named = (data["environment"], data["commit"], data["ref"], data["digest"])
-        return SavedPlan(*named, options, data["preview"], rollback, data["changes"])
+        return SavedPlan(*named, options, data["preview"], rollback, data["image_digest"], data["changes"])
     except (KeyError, TypeError):
         raise InvalidInput(
             f"{path} is no plan that this version wrote. Make one with: plan --env E --out {path}"
         ) from None
 
 
-def check_options(saved: SavedPlan, given: Options, preview: str | None) -> None:
+def check_options(saved: SavedPlan, given: Options, preview: str | None, image_digest: str | None = None) -> None:
     """What is asked for beside a saved plan may repeat what it was made with, and add nothing."""
     added = [
         f"--{key.replace('_', '-')}" for key, on in asdict(given).items() if on and not getattr(saved.options, key)
     ]
     added += [f"--preview {preview}"] if preview not in (None, saved.preview) else []
+    added += [f"--image-digest {image_digest}"] if image_digest not in (None, saved.image_digest) else []
     if added:
         raise Refused(f"The plan was made without {', '.join(added)}. Plan with it, and review that.")
 

@@ -160,7 +160,9 @@ def plan(call: Call) -> Exit:
         raise InvalidInput("A plan of what is not merged cannot be applied: leave out --out, or --unmerged.")
     with (
         call.site(words.env, words.preview) as site,
-        prepare.prepare(site, call.repository, _revision(call), call.variables, options, words.unmerged) as prepared,
+        prepare.prepare(
+            site, call.repository, _revision(call), call.variables, options, words.unmerged, words.image_digest
+        ) as prepared,
     ):
         _say_before(call, prepared)
         found = prepared.plan
@@ -177,7 +179,8 @@ def plan(call: Call) -> Exit:
 
 def _save(call: Call, found: Plan, options: Options, back: saved.Rollback | None = None) -> None:
     words = call.words
-    saved.write(Path(words.out), found, options, getattr(words, "preview", None), back)
+    preview, digest = getattr(words, "preview", None), getattr(words, "image_digest", None)
+    saved.write(Path(words.out), found, options, preview, back, digest)
     call.console.note(f"Saved to {words.out}; apply it with: apply --env {words.env} --plan {words.out}")
 
 
@@ -315,14 +318,51 @@ def target(call: Call) -> Exit:
         raise InvalidInput(
             f"'{ref}' is no full Git ref. Write refs/heads/{ref} for a branch, refs/tags/{ref} for a tag."
         )
-    found = refs.targets(project.load_environments(call.tree, None), ref)
+    environments = project.load_environments(call.tree, None)
+    found = refs.targets(environments, ref)
+    there = [each for each in environments if each.name in found]
+    images = _images(there, _commit_of(call, ref))
     call.console.result(
         lambda: "\n".join(found) if found else f"{ref} deploys nowhere.",
         lambda: f"`{ref}`: {', '.join(found) or 'nowhere'}",
-        lambda: {"format": render.FORMAT, "ref": ref, "environments": found},
+        lambda: {"format": render.FORMAT, "ref": ref, "environments": found, "images": images},
     )
-    call.console.outputs(environments=json.dumps(found), environment=found[0] if found else "")
+    production = any(each.name in images and each.mode == "production" for each in there)
+    call.console.outputs(
+        **{
+            "environments": json.dumps(found),
+            "environment": found[0] if found else "",
+            "needs-image": json.dumps(list(images)),
+            "image": next(iter(images.values()), ""),
+            "build": str(bool(images) and not production).lower(),
+        }
+    )
     return Exit.DONE
+
+
+def _commit_of(call: Call, ref: str) -> str:
+    """GitHub's own where the run is for this ref; empty for a ref that is not here."""
+    if commit := github.commit_of(call.variables, ref):
+        return commit
+    try:
+        return call.repository.resolve(ref).commit
+    except InvalidInput:
+        return ""
+
+
+def _images(environments: list[Environment], commit: str) -> dict[str, str]:
+    """Of the environments whose code comes in an image for each commit: its name, one for all of them."""
+    wanted = [each for each in environments if source.needs_image(each.source)]
+    if unclear := next((each.name for each in wanted if "${" in (each.source.image or "")), None):
+        raise InvalidInput(
+            f"{project.environment_file(unclear)}: source.image must be written out: where it is pushed is decided before any variable is read."
+        )
+    found = {each.name: source.image_of(each.source, commit or "{commit}") for each in wanted}
+    if len(set(found.values())) > 1:
+        raise InvalidInput(
+            f"{', '.join(found)} are deployed by one ref, and want different images: {', '.join(sorted(set(found.values())))}. One is built for a commit: give them the same source.image."
+        )
+    return found
 
 
 def print_schema(call: Call) -> Exit:
@@ -346,13 +386,13 @@ def apply_commit(call: Call) -> Exit:
     if words.replan and not reviewed:
         raise InvalidInput("--replan goes with --plan FILE: without a saved plan every apply plans by itself.")
     if reviewed:
-        saved.check_options(reviewed, options, words.preview)
+        saved.check_options(reviewed, options, words.preview, words.image_digest)
         options = reviewed.options
     revision = replace(call.repository.resolve(reviewed.commit), ref=reviewed.ref) if reviewed else _revision(call)
-    name = reviewed.preview if reviewed else words.preview
+    name, digest = (reviewed.preview, reviewed.image_digest) if reviewed else (words.preview, words.image_digest)
     with (
         call.site(words.env, name) as site,
-        prepare.prepare(site, call.repository, revision, call.variables, options) as prepared,
+        prepare.prepare(site, call.repository, revision, call.variables, options, image_digest=digest) as prepared,
     ):
         if reviewed:
             _check_review(call, reviewed, prepared)
@@ -397,9 +437,8 @@ def _apply_rollback(call: Call, reviewed: SavedPlan, back: saved.Rollback) -> Ex
     words = call.words
     if words.ref:
         raise Refused(f"{words.plan} puts release {back.release} back: leave out --ref.")
-    saved.check_options(
-        reviewed, Options(words.adopt, words.resume, words.allow_removals, words.only_forward), words.preview
-    )
+    given = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
+    saved.check_options(reviewed, given, words.preview, words.image_digest)
     with _restoring(call, str(back.release), reviewed.options) as prepared:
         saved.check(reviewed, prepared.plan, prepared.site.ledger.unfinished())
         return _release(call, prepared, None, back.reason)

@@ -87,7 +87,7 @@ def test_a_file_that_is_no_plan_is_told_with_the_way_to_one(tmp_path: Path, text
         saved.read(file)
 
 
-@pytest.mark.parametrize("lost", ["options", "preview", "ref"])
+@pytest.mark.parametrize("lost", ["options", "preview", "ref", "image_digest"])
 def test_a_sealed_file_without_a_part_of_a_plan_is_told(file: Path, lost: str) -> None:
     edit(file, lambda data: data.pop(lost), seal=True)
     with pytest.raises(InvalidInput, match="is no plan that this version wrote"):

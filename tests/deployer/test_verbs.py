@@ -630,7 +630,7 @@ def test_history_of_nothing_says_so(command: Command) -> None:
 )
 def test_a_full_ref_has_its_environments(command: Command, ref: str, environments: list[str]) -> None:
     said = main("target", "--ref", ref, "--format", "json", "--repo", str(command.repo.path))
-    assert said.json == {"format": 1, "ref": ref, "environments": environments}
+    assert said.json == {"format": 1, "ref": ref, "environments": environments, "images": {}}
     text = main("target", "--ref", ref, "--repo", str(command.repo.path)).out
     assert text == ("\n".join(environments) or f"{ref} deploys nowhere.") + "\n"
 
