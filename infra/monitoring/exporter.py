@@ -62,8 +62,9 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     # runs
     "flow_runs": ("Flow runs that have not ended; SCHEDULED are those that are due.", RUN),
     "flow_runs_recent": ("Flow runs that ended in the window (--window), by their last state.", RUN),
-    "flow_runs_late": ("Flow runs due for more than a minute that nobody started.", ("deployment", "pool")),
-    "flow_run_lateness_seconds": ("How long the latest of them is overdue.", ("deployment", "pool")),
+    "deployment_last_run_failed": ("1 if the deployment's last run within 26 hours failed or crashed.", RUN[:2]),
+    "flow_runs_late": ("Flow runs due for more than a minute that nobody started.", RUN[:2]),
+    "flow_run_lateness_seconds": ("How long the latest of them is overdue.", RUN[:2]),
     # pools
     "work_pool_info": ("A work pool and its type.", ("pool", "type")),
     "work_pool_status": ("1 for the status that the pool has: READY, NOT_READY, PAUSED.", ("pool", "status")),
@@ -100,6 +101,7 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+FAILURES = ("FAILED", "CRASHED")
 BUSY = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
 WAITING = {"AwaitingRetry": "AWAITING_RETRY", "AwaitingConcurrencySlot": "AWAITING_SLOT"}
 RESULTS = ("started", "succeeded", "failed", "interrupted", "unverified")
@@ -112,6 +114,8 @@ LATE = timedelta(minutes=1)
 """Workers ask every 10 to 15 s; later than that something is wrong."""
 OVERLAP = timedelta(minutes=1)
 """Read again, as a run's end may be written a little after the time that it says."""
+MEMORY = timedelta(hours=26)
+"""How far back the first reading looks: so a restart does not forget that last night's run failed."""
 SOON = timedelta(days=1)
 OTHER, NONE = "(other)", "(none)"
 
@@ -179,10 +183,10 @@ class Ended:
 
 
 class Runs:
-    """Runs by state. What ended is read once and kept for the window, so that a turn costs what happened since the last."""
+    """Runs by state. What ended is read once and remembered, so that a turn costs what happened since the last."""
 
     def __init__(self, names: Names, window: timedelta, registry: CollectorRegistry) -> None:
-        self.names, self.window = names, window
+        self.names, self.window, self.memory = names, window, max(window, MEMORY)
         self.ended: dict[str, Ended] = {}
         self.read_until: datetime | None = None
         self.finished = Counter(
@@ -207,11 +211,12 @@ class Runs:
         now = client.now()
         self._read_ended(client, now)
         yield from self._recent(now)
+        yield from self._last()
         yield from self._unended(client, now)
 
     def _read_ended(self, client: Client, now: datetime) -> None:
-        """The first reading fills the window and counts nothing: another exporter may have counted those."""
-        since = self.read_until - OVERLAP if self.read_until else now - self.window
+        """The first reading fills the memory and counts nothing: another exporter may have counted those."""
+        since = self.read_until - OVERLAP if self.read_until else now - self.memory
         chosen = {"end_time": {"after_": since.isoformat()}, "state": {"type": {"any_": FINAL}}}
         for run in self._pages(client, chosen, "END_TIME_DESC"):
             before = self.ended.get(run["id"])
@@ -222,7 +227,7 @@ class Runs:
             if self.read_until:
                 self._count(run, ended)
         self.read_until = now
-        self.ended = {id: e for id, e in self.ended.items() if e.at >= now - self.window - OVERLAP}
+        self.ended = {id: e for id, e in self.ended.items() if e.at >= now - self.memory - OVERLAP}
 
     def _count(self, run: Mapping[str, Any], ended: Ended) -> None:
         deployment, pool, _ = ended.labels
@@ -235,6 +240,13 @@ class Runs:
     def _recent(self, now: datetime) -> Iterator[Sample]:
         counts = Counts(e.labels for e in self.ended.values() if e.at >= now - self.window)
         yield from (("flow_runs_recent", count, *labels) for labels, count in counts.items())
+
+    def _last(self) -> Iterator[Sample]:
+        """Per deployment, as those that run once a night are out of every window when somebody looks."""
+        told = sorted((e for e in self.ended.values() if e.labels[2] != "CANCELLED"), key=lambda e: e.at)
+        for place, state in {e.labels[:2]: e.labels[2] for e in told}.items():
+            if place[0] not in (NONE, OTHER):
+                yield "deployment_last_run_failed", state in FAILURES, *place
 
     def _unended(self, client: Client, now: datetime) -> Iterator[Sample]:
         due = {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": now.isoformat()}}
