@@ -213,6 +213,7 @@ class Runs:
         yield from self._recent(now)
         yield from self._last()
         yield from self._unended(client, now)
+        yield "folded_deployments", len(self.names.folded)
 
     def _read_ended(self, client: Client, now: datetime) -> None:
         """The first reading fills the memory and counts nothing: another exporter may have counted those."""
@@ -321,7 +322,6 @@ class Deployments:
         for d in expected:
             missing[self.names.label(d["id"]), d["work_pool_name"] or NONE] += d["id"] not in have
         yield from (("deployment_without_next_run", count > 0, *labels) for labels, count in missing.items())
-        yield "folded_deployments", len(self.names.folded)
 
 
 def fires(deployment: Mapping[str, Any], now: datetime) -> bool:
