@@ -30,7 +30,14 @@ from zoneinfo import ZoneInfo
 import httpx
 from croniter import croniter
 from dateutil.rrule import rrulestr
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    start_http_server,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -594,6 +601,7 @@ def make(
     most: int = 500,
 ) -> Exporter:
     """The readers, in the order of a turn; what is costly, or seldom changes, comes less often."""
+    disable_created_metrics()  # a gauge more for each counter, which nobody asks for
     names = Names(most)
     of_runs = Runs(names, window, registry)
     table: tuple[tuple[str, int, Callable[[Client], Iterable[Sample]]], ...] = (

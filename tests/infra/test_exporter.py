@@ -558,9 +558,9 @@ def command(*words: object, **variables: str) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def served(url: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(url: str, *words: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The exporter as a process, on a port of its own."""
-    process = command("--listen", "127.0.0.1:0", "--interval", "0.2", PREFECT_API_URL=url, **variables)
+    process = command("--listen", "127.0.0.1:0", "--interval", "0.2", *words, PREFECT_API_URL=url, **variables)
     try:
         assert process.stderr
         line = process.stderr.readline()
