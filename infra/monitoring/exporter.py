@@ -34,8 +34,9 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
-    disable_created_metrics,
+    ProcessCollector,
     generate_latest,
+    metrics,
     start_http_server,
 )
 from prometheus_client.core import GaugeMetricFamily
@@ -56,6 +57,8 @@ from deployer.revision import Revision
 PREFIX = "prefect_platform_"
 RUN = ("deployment", "pool", "state")
 PLACE = ("project", "environment")
+
+metrics.disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter, which nobody asks for
 
 GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     # the API, and this exporter
@@ -601,7 +604,6 @@ def make(
     most: int = 500,
 ) -> Exporter:
     """The readers, in the order of a turn; what is costly, or seldom changes, comes less often."""
-    disable_created_metrics()  # a gauge more for each counter, which nobody asks for
     names = Names(most)
     of_runs = Runs(names, window, registry)
     table: tuple[tuple[str, int, Callable[[Client], Iterable[Sample]]], ...] = (
@@ -648,6 +650,7 @@ def main(words: list[str] | None = None) -> int:
 
 def serve(exporter: Exporter, registry: CollectorRegistry, listen: str) -> int:
     host, _, port = listen.rpartition(":")
+    ProcessCollector(registry=registry)
     try:
         server, thread = start_http_server(int(port), host or "0.0.0.0", registry)
     except (OSError, ValueError) as error:

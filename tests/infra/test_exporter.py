@@ -106,9 +106,12 @@ def platform(fake: FakePrefect) -> Platform:
 
 def everything(fake: FakePrefect, folder: Path) -> Platform:
     """A platform of which every metric has something to tell."""
-    Stage(fake).apply(config(deployment("hello", schedules=[{"slug": "often", "interval": 900}])))
+    Stage(fake).apply(config(deployment("hello"), variables={"colour": "red"}))
     platform = Platform(fake, {"backups": folder})
+    platform.api.patch("/variables/name/colour", json={"value": "blue"})
     platform.pool(concurrency_limit=2)
+    platform.api.post("/work_pools/pool/queues", json={"name": "urgent", "is_paused": True})
+    platform.deploy("resting", paused=True)
     platform.deploy("nightly", OFTEN)
     platform.beat()
     platform.artifact("database-backup", "shop.dump at s3://bucket")
