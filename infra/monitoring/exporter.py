@@ -20,7 +20,7 @@ import time
 from collections import Counter as Counts
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ metrics.disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge mo
 GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     # the API, and this exporter
     "api_up": ("1 while the Prefect API answers, and takes the credentials.", ()),
-    "api_failure": ("1 for the reason why the last reading failed.", ("reason",)),
+    "api_failure": ("1 for each reason why something cannot be read now.", ("reason",)),
     "api_info": ("The version that the Prefect API says it is.", ("version",)),
     "reader_up": ("1 if what this reader reads was read at its last turn.", ("reader",)),
     "reader_seconds": ("How long the reader's last reading took.", ("reader",)),
@@ -127,6 +127,8 @@ OVERLAP = timedelta(minutes=1)
 MEMORY = timedelta(hours=26)
 """How far back the first reading looks: so a restart does not forget that last night's run failed."""
 SOON = timedelta(days=1)
+AGAIN = 60.0
+"""Seconds until what failed is tried again, however seldom its turn comes."""
 OTHER, NONE = "(other)", "(none)"
 
 Sample = tuple[Any, ...]
@@ -290,7 +292,10 @@ class Runs:
         return self.names.label(run["deployment_id"]), run["work_pool_name"] or NONE
 
     def forget(self, labels: Collection[str]) -> None:
-        """The counters of deployments that are gone."""
+        """Deployments that are gone: their counters go, and their runs have none."""
+        for id, e in self.ended.items():
+            if e.labels[0] in labels:
+                self.ended[id] = replace(e, labels=(NONE, *e.labels[1:]))
         for label in labels:
             self.finished.remove_by_labels({"deployment": label})
             self.durations.remove_by_labels({"deployment": label})
@@ -492,18 +497,16 @@ class Reader:
     due: float = 0.0
     read_at: float | None = None
     seconds: float = 0.0
-    failed: bool = False
+    fault: str | None = None
+    """Why it could not be read at its last turn, in a word of REASONS."""
 
     def turn(self, client: Client) -> None:
-        """All or nothing: what was read before stays until it is too old."""
+        """All or nothing: what was read before stays until it is too old. After a failure it is soon its turn again."""
         begun = time.monotonic()
-        self.due = begun + self.every
+        self.due = begun + min(self.every, AGAIN)
         try:
             self.samples = list(self.read(client))
-            self.read_at, self.failed = time.time(), False
-        except BaseException:
-            self.failed = True
-            raise
+            self.due, self.read_at = begun + self.every, time.time()
         finally:
             self.seconds = time.monotonic() - begun
 
@@ -518,9 +521,8 @@ class Exporter(Collector):
 
     def __init__(self, client: Client, readers: list[Reader]) -> None:
         self.client, self.readers = client, readers
-        self.reason: str | None = "unreachable"
-        self.told: str | None = None
         self.status = 0
+        self.told: dict[str, str | None] = {}
         self.stopped = threading.Event()
         client.http.event_hooks["response"].append(self._note)
 
@@ -533,66 +535,59 @@ class Exporter(Collector):
             self.stopped.wait(max(min(reader.due for reader in self.readers) - time.monotonic(), 0.1))
 
     def turn(self) -> None:
-        """Those that are due. If the first one, which only asks whether the API is there, fails, the others wait."""
-        reasons = []
-        for index, reader in enumerate(self.readers):
-            if reader.due > time.monotonic() or self.stopped.is_set():
-                continue
-            reason = self._read(reader)
-            reasons += [reason] if reason else []
-            if reason and index == 0:
-                for other in self.readers[1:]:
-                    other.failed = True
-                break
-        self._tell(reasons[0] if reasons else None)
+        """Those that are due. Where the first, which only asks whether the API is there, fails, the others wait for it."""
+        first = self.readers[0]
+        for reader in self.readers:
+            if reader is not first and first.fault:
+                reader.fault, reader.due = first.fault, max(reader.due, first.due)
+            elif reader.due <= time.monotonic():
+                self._read(reader)
 
-    def _read(self, reader: Reader) -> str | None:
+    def _read(self, reader: Reader) -> None:
         self.status = 0
         try:
             reader.turn(self.client)
+            reader.fault = None
         except DeployError as error:
-            return self._reason(reader, error)
+            named = {401: "unauthorized", 403: "forbidden"}.get(self.status)
+            reader.fault = named or ("unreachable" if isinstance(error, Unreachable) else "refused")
+            if self._news(reader):
+                log.error("Reading %s failed: %s", reader.name, error)
         except Exception:
-            if self.told != "bug":
-                log.exception("Reading %s failed: this is a bug of the exporter.", reader.name)
-            return "bug"
-        return None
+            reader.fault = "bug"
+            if self._news(reader):
+                log.exception("Reading %s failed: a bug of the exporter.", reader.name)
+        else:
+            if self.told.pop(reader.name, None):
+                log.warning("Reading %s works again.", reader.name)
 
-    def _reason(self, reader: Reader, error: DeployError) -> str:
-        named = {401: "unauthorized", 403: "forbidden"}.get(self.status)
-        reason = named or ("unreachable" if isinstance(error, Unreachable) else "refused")
-        if self.told != reason:
-            log.error("Reading %s failed: %s", reader.name, error)
-            self.told = reason
-        return reason
-
-    def _tell(self, reason: str | None) -> None:
-        """One line when it begins to fail, and one when it is over; not one a turn."""
-        if reason is None and self.told:
-            log.warning("The API at %s is read again.", self.client.url)
-        self.reason = self.told = reason
-
-    def stop(self) -> None:
-        self.stopped.set()
-        self.client.hurry()
+    def _news(self, reader: Reader) -> bool:
+        """One line when it begins to fail, not one a turn."""
+        before, self.told[reader.name] = self.told.get(reader.name), reader.fault
+        return before != reader.fault
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        samples = [sample for reader in self.readers if reader.fresh for sample in list(reader.samples)]
-        samples += self._own()
-        for name, (meaning, labels) in GAUGES.items():
-            family = GaugeMetricFamily(PREFIX + name, meaning, labels=labels)
-            for _, value, *given in (sample for sample in samples if sample[0] == name):
-                family.add_metric(given, value)
-            yield family
+        samples = [sample for reader in self.readers if reader.fresh for sample in reader.samples]
+        families = {
+            name: GaugeMetricFamily(PREFIX + name, meaning, labels=labels) for name, (meaning, labels) in GAUGES.items()
+        }
+        for name, value, *given in (*samples, *self._own()):
+            families[name].add_metric(given, value)
+        yield from families.values()
 
     def _own(self) -> Iterator[Sample]:
-        yield "api_up", self.readers[0].read_at is not None and not self.readers[0].failed
-        yield from (("api_failure", reason == self.reason, reason) for reason in REASONS)
+        yield "api_up", works(self.readers[0])
+        faults = {reader.fault for reader in self.readers}
+        yield from (("api_failure", reason in faults, reason) for reason in REASONS)
         for reader in self.readers:
-            yield "reader_up", not reader.failed and reader.read_at is not None, reader.name
+            yield "reader_up", works(reader), reader.name
             yield "reader_seconds", reader.seconds, reader.name
             if reader.read_at is not None:
                 yield "reader_success_timestamp_seconds", reader.read_at, reader.name
+
+
+def works(reader: Reader) -> bool:
+    return reader.fault is None and reader.read_at is not None
 
 
 def make(
@@ -640,12 +635,11 @@ def main(words: list[str] | None = None) -> int:
     exporter = make(
         client, registry, asked.interval, timedelta(seconds=asked.window), asked.backups, asked.max_deployments
     )
-    with client:
-        if asked.once:
-            exporter.turn()
-            print(generate_latest(registry).decode(), end="")
-            return 0 if exporter.reason is None else 1
-        return serve(exporter, registry, asked.listen)
+    if asked.once:
+        exporter.turn()
+        print(generate_latest(registry).decode(), end="")
+        return 0 if all(map(works, exporter.readers)) else 1
+    return serve(exporter, registry, asked.listen)
 
 
 def serve(exporter: Exporter, registry: CollectorRegistry, listen: str) -> int:
@@ -657,9 +651,10 @@ def serve(exporter: Exporter, registry: CollectorRegistry, listen: str) -> int:
         print(f"exporter: cannot listen on {listen}: {error}", file=sys.stderr)
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: exporter.stop())
+        signal.signal(number, lambda *_: exporter.stopped.set())
     print(f"Serving http://{host or '0.0.0.0'}:{server.server_port}/metrics", file=sys.stderr, flush=True)
-    exporter.run()
+    threading.Thread(target=exporter.run, daemon=True).start()  # may be waiting for the API when it is time to go
+    exporter.stopped.wait()
     server.shutdown()
     server.server_close()
     thread.join()

@@ -268,6 +268,7 @@ def test_a_deployment_that_is_gone_leaves_its_place(fake: FakePrefect) -> None:
             platform.api.delete(f"/deployments/{platform.ids['old']}")
     assert platform.all("flow_runs_finished_total") == {("new/new", "pool", "COMPLETED"): 1}
     assert platform.told("flow_run_duration_seconds_count", deployment="old/old", pool="pool") is None
+    assert [labels[0] for labels in platform.all("deployment_last_run_failed")] == ["new/new"]
 
 
 def test_a_deployment_is_known_by_name_as_soon_as_it_runs(platform: Platform) -> None:
@@ -477,6 +478,31 @@ def test_it_says_that_the_api_is_away_and_why(platform: Platform, caplog: pytest
     assert len(caplog.records) == 1
 
 
+def test_while_the_api_is_away_nothing_else_is_asked(platform: Platform) -> None:
+    platform.fake.fail("*", "", before="drop", times=1000)
+    platform.look()
+    platform.fake.forget()
+    platform.exporter.turn()
+    assert platform.fake.requests == []
+    platform.exporter.readers[0].due = 0.0
+    platform.exporter.turn()
+    assert [str(request) for request in platform.fake.requests] == ["GET /admin/version"]
+
+
+def test_what_fails_alone_is_said_to_work_again_only_when_it_does(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other readers' turns in between are no news."""
+    platform.fake.fail("POST", "/work_pools/filter", before=422, times=1)
+    platform.look()
+    platform.exporter.readers[0].due = 0.0
+    platform.exporter.turn()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert platform.told("api_failure", reason="refused") == 1
+    platform.look()
+    assert "Reading pools works again" in caplog.records[1].getMessage()
+
+
 def test_it_says_when_the_api_is_back(platform: Platform, caplog: pytest.LogCaptureFixture) -> None:
     platform.fake.fail("*", "", before="drop", times=1)
     platform.look()
@@ -589,10 +615,19 @@ def test_a_scrape_is_answered_while_the_api_hangs(fake: FakePrefect) -> None:
     assert "prefect_platform_api_up 0.0" in text
 
 
-def test_it_ends_when_it_is_told_to(fake: FakePrefect) -> None:
+def test_it_ends_at_once_also_while_the_api_hangs(fake: FakePrefect) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        asked.set()
+        answer.wait(60)
+
+    fake.on_request = hang
     with fake.serve() as url, served(url) as (process, _):
+        assert asked.wait(30)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(10) == 0
+        answer.set()
 
 
 def test_the_password_comes_from_a_file_and_goes_nowhere_else(fake: FakePrefect, tmp_path: Path) -> None:
