@@ -46,7 +46,6 @@ from deployer import prepare
 from deployer.desired import Scope
 from deployer.environment import Api, Environment
 from deployer.errors import DeployError, Unreachable
-from deployer.fields import RETIRED
 from deployer.ledger import Ledger, parse
 from deployer.model import KINDS, Release
 from deployer.plan import Options
@@ -272,10 +271,11 @@ class Runs:
         yield from self._late((r for r in found.values() if r["state_type"] == "SCHEDULED"), now)
 
     def _late(self, waiting: Iterable[Mapping[str, Any]], now: datetime) -> Iterator[Sample]:
+        """By the time of the next try: a run that waits for a retry or for a slot is late when nobody looks at it then."""
         late: dict[tuple[str, str], list[float]] = {}
         for run in waiting:
             overdue = now - moment(run["next_scheduled_start_time"])
-            if overdue > LATE and run["state_name"] not in WAITING:
+            if overdue > LATE:
                 late.setdefault(self._place(run), []).append(overdue.total_seconds())
         for place, seconds in late.items():
             yield "flow_runs_late", len(seconds), *place
@@ -331,7 +331,7 @@ class Deployments:
         counts = Counts((d["work_pool_name"] or NONE, str(d["paused"]).lower()) for d in found)
         yield from (("deployments", count, *labels) for labels, count in counts.items())
         now = client.now()
-        expected = [d for d in found if not d["paused"] and RETIRED not in d["tags"] and fires(d, now)]
+        expected = [d for d in found if not d["paused"] and fires(d, now)]
         have = runs.provided(client, [d["id"] for d in expected], now)
         missing: Counts[tuple[str, str]] = Counts()
         for d in expected:

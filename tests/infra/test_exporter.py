@@ -153,12 +153,16 @@ def test_a_run_is_late_a_minute_after_its_time(platform: Platform) -> None:
 @pytest.mark.parametrize(
     ("name", "state"), [("AwaitingRetry", "AWAITING_RETRY"), ("AwaitingConcurrencySlot", "AWAITING_SLOT")]
 )
-def test_what_waits_on_purpose_is_not_late(platform: Platform, name: str, state: str) -> None:
+def test_what_waits_on_purpose_is_late_only_after_its_next_time(platform: Platform, name: str, state: str) -> None:
     platform.deploy("a")
-    platform.enter(platform.run("a", late=900), "SCHEDULED", name)
+    for seconds in (60, -600):
+        run = platform.run("a", late=900)
+        due = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+        body = {"type": "SCHEDULED", "name": name, "state_details": {"scheduled_time": due}}
+        platform.api.post(f"/flow_runs/{run}/set_state", json={"state": body})
     platform.look()
-    assert platform.all("flow_runs") == {("a/a", "pool", state): 1}
-    assert platform.all("flow_runs_late") == {}
+    assert platform.all("flow_runs") == {("a/a", "pool", state): 2}
+    assert platform.all("flow_runs_late") == {("a/a", "pool"): 1}
 
 
 def test_each_run_that_ends_is_counted_once(platform: Platform) -> None:
@@ -278,6 +282,23 @@ def test_a_deployment_is_known_by_name_as_soon_as_it_runs(platform: Platform) ->
     platform.run("a", "RUNNING")
     next(r for r in platform.exporter.readers if r.name == "runs").turn(platform.exporter.client)
     assert platform.all("flow_runs") == {("a/a", "pool", "RUNNING"): 1}
+
+
+def test_a_flow_that_runs_as_part_of_another_is_not_counted() -> None:
+    """A run that somebody started without a deployment is."""
+    run = {
+        "deployment_id": None,
+        "work_pool_name": None,
+        "state_id": "s",
+        "state_type": "COMPLETED",
+        "state_name": "Completed",
+    }
+    run["end_time"] = datetime.now(UTC).isoformat()
+    answer = [{**run, "id": "1", "parent_task_run_id": "task"}, {**run, "id": "2", "parent_task_run_id": None}]
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+    runs = exporter.Runs(exporter.Names(9), timedelta(hours=1), CollectorRegistry())
+    told = list(runs(Client(Api(url="http://fake/api"), transport)))
+    assert ("flow_runs_recent", 1, "(none)", "(none)", "COMPLETED") in told
 
 
 # -- pools
