@@ -157,9 +157,9 @@ def test_what_waits_on_purpose_is_late_only_after_its_next_time(platform: Platfo
     platform.deploy("a")
     for seconds in (60, -600):
         run = platform.run("a", late=900)
-        due = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
-        body = {"type": "SCHEDULED", "name": name, "state_details": {"scheduled_time": due}}
-        platform.api.post(f"/flow_runs/{run}/set_state", json={"state": body})
+        platform.fake.now = datetime.now(UTC) + timedelta(seconds=seconds)
+        platform.enter(run, "SCHEDULED", name)
+    platform.fake.now = None
     platform.look()
     assert platform.all("flow_runs") == {("a/a", "pool", state): 2}
     assert platform.all("flow_runs_late") == {("a/a", "pool"): 1}
