@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 from urllib.parse import urlparse
 
@@ -24,6 +26,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from infra.monitoring import exporter
+from scripts.infra_setup import find
 from tests.fake_prefect import FakePrefect
 from tests.infra.test_exporter import everything, served
 from tests.infra.tools import ROOT, attempt, run, tool
@@ -438,6 +441,118 @@ def test_a_real_prometheus_answers_every_expression_from_a_real_scrape(fake: Fak
         answers('ALERTS{alertname="PrefectScheduleOverdue"}')
         empty = {place for place, text in expressions() if ": " in place and not query(client, text)}
     assert empty == EMPTY
+
+
+class Inbox:
+    """Slack, PagerDuty and a mail server in one: what they were sent, by name."""
+
+    def __init__(self) -> None:
+        self.got: dict[str, list[str]] = {"slack": [], "pagerduty": [], "email": []}
+
+    def count(self) -> tuple[int, int, int]:
+        return len(self.got["slack"]), len(self.got["pagerduty"]), len(self.got["email"])
+
+    @contextmanager
+    def served(self) -> Iterator[tuple[int, int]]:
+        """On two ports: of HTTP, of SMTP."""
+        inbox = self
+
+        class Web(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                inbox.got[self.path.strip("/")].append(self.rfile.read(int(self.headers["content-length"])).decode())
+                self.send_response(202 if "pagerduty" in self.path else 200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Not on the test's stderr."""
+
+        class Mail(StreamRequestHandler):
+            def handle(self) -> None:
+                self.wfile.write(b"220 here\r\n")
+                for line in self.rfile:
+                    word = line[:4].upper()
+                    self.wfile.write(b"354 go on\r\n" if word == b"DATA" else b"250 OK\r\n")
+                    if word == b"DATA":
+                        inbox.got["email"].append(b"".join(iter(self.rfile.readline, b".\r\n")).decode())
+                        self.wfile.write(b"250 OK\r\n")
+                    if word == b"QUIT":
+                        return
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Web) as web, ThreadingTCPServer(("127.0.0.1", 0), Mail) as mail:
+            for server in (web, mail):
+                server.daemon_threads = True
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield web.server_address[1], int(mail.server_address[1])
+            web.shutdown()
+            mail.shutdown()
+
+
+def told_to(config: dict[str, Any], folder: Path, web: int, mail: int) -> dict[str, Any]:
+    """Our configuration, with the addresses of an inbox, no password, and no waiting."""
+    (folder / "slack").write_text(f"http://127.0.0.1:{web}/slack")
+    (folder / "key").write_text("key-of-the-service")
+    own = {key: value for key, value in config["global"].items() if not key.startswith("smtp_auth")}
+    own |= {"slack_api_url_file": str(folder / "slack"), "pagerduty_url": f"http://127.0.0.1:{web}/pagerduty"}
+    own |= {"smtp_smarthost": f"127.0.0.1:{mail}", "smtp_require_tls": False}
+    for receiver in config["receivers"]:
+        for one in receiver.get("pagerduty_configs", ()):
+            one["routing_key_file"] = str(folder / "key")
+    for route in (config["route"], *config["route"]["routes"]):
+        route["group_wait"] = "100ms"
+    return {**config, "global": own, "templates": [str(HOME / "alertmanager/templates/*.tmpl")]}
+
+
+@contextmanager
+def alertmanager(folder: Path, config: dict[str, Any]) -> Iterator[httpx.Client]:
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    program = find("alertmanager") or tool("prometheus-alertmanager")
+    words = [program, f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'data'}"]
+    words += ["--cluster.listen-address=", f"--web.listen-address=127.0.0.1:{port}"]
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(words, stderr=log, stdout=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            wait_until(lambda: ready(client), folder / "log")
+            yield client
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def alert(name: str, severity: str, environment: str, **labels: str) -> dict[str, Any]:
+    annotations = next(rule["annotations"] for rule in alerts() if rule["alert"] == name)
+    return {
+        "labels": {"alertname": name, "severity": severity, "environment": environment, **labels},
+        "annotations": annotations,
+    }
+
+
+@pytest.mark.stack
+def test_a_real_alertmanager_tells_pager_slack_and_mail(tmp_path: Path) -> None:
+    inbox = Inbox()
+    config = yaml.safe_load((HOME / "alertmanager/alertmanager.yml").read_text())
+    with inbox.served() as (web, mail), alertmanager(tmp_path, told_to(config, tmp_path, web, mail)) as client:
+
+        def send(*alerts: dict[str, Any]) -> None:
+            client.post("/api/v2/alerts", json=list(alerts)).raise_for_status()
+
+        send(alert("PrefectBackupMissing", "critical", "prod"))
+        wait_until(lambda: inbox.count() == (1, 1, 0), tmp_path / "log")
+        send(alert("PrefectBackupMissing", "critical", "qa"))
+        wait_until(lambda: inbox.count() == (2, 1, 0), tmp_path / "log")
+        send(alert("PrefectPoolFull", "info", "prod"))
+        wait_until(lambda: inbox.count() == (2, 1, 1), tmp_path / "log")
+        send(alert("PrefectApiDown", "critical", "qa"))
+        wait_until(lambda: inbox.count() == (3, 1, 1), tmp_path / "log")
+        send(alert("PrefectRunsLate", "warning", "qa", pool="p"), alert("PrefectRunsLate", "warning", "dev", pool="p"))
+        wait_until(lambda: inbox.count() == (4, 1, 1), tmp_path / "log")
+        silent = client.get("/api/v2/alerts", params={"inhibited": "true", "active": "false"}).json()
+    assert [(one["labels"]["alertname"], one["labels"]["environment"]) for one in silent] == [("PrefectRunsLate", "qa")]
+    assert "FIRING prod: PrefectBackupMissing" in inbox.got["slack"][0]
+    assert "infra/monitoring/alerts.md#a-backup-is-too-old" in inbox.got["slack"][0]
+    assert '"routing_key":"key-of-the-service"' in inbox.got["pagerduty"][0]
+    assert "Subject: FIRING prod: PrefectPoolFull" in inbox.got["email"][0]
 
 
 @pytest.mark.stack
