@@ -5,7 +5,8 @@ locals {
   worker_image = var.worker_image == "flows" ? var.images.flows : var.images.worker
   internal_api = "http://api.${local.name}.internal:4200/api"
 
-  server_secret = aws_secretsmanager_secret.server.arn
+  # Of the version, which has the secret's: a task that starts before its secret is written does not start.
+  server_secret = aws_secretsmanager_secret_version.server.arn
   auth_secret   = module.secrets.arns["api-auth-string"]
 
   server_environment = {
@@ -196,9 +197,6 @@ module "service" {
 
   log_retention_days = var.log_retention_days
   kms_key_arn        = aws_kms_key.this.arn
-
-  # A task that starts before its secret is written does not start.
-  depends_on = [aws_secretsmanager_secret_version.server]
 }
 
 # Prometheus, wherever it runs in this VPC, reads exporter and workers.

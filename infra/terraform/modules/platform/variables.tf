@@ -121,7 +121,7 @@ variable "results_days" {
 }
 
 variable "result_storage_block" {
-  description = "Prefect block, such as s3-bucket/results, where flow runs keep their results. null: in the worker's /home, gone with it."
+  description = "Prefect block, such as s3-bucket/results, where flow runs keep their results. null: in the worker's memory, gone with it."
   type        = string
   default     = null
 }
@@ -229,13 +229,20 @@ variable "secrets_version" {
 }
 
 variable "generate_secrets" {
-  type    = bool
-  default = true
+  description = "false: take those of given_secrets. For moving in with the passwords of an existing installation, and for tests."
+  type        = bool
+  default     = true
 }
 
 variable "given_secrets" {
-  type      = map(string)
-  default   = null
-  ephemeral = true
-  sensitive = true
+  description = "database-password, redis-token, api-auth-string (user:password)."
+  type        = map(string)
+  default     = null
+  ephemeral   = true
+  sensitive   = true
+
+  validation {
+    condition     = var.generate_secrets || try(length(setintersection(keys(var.given_secrets), ["database-password", "redis-token", "api-auth-string"])), 0) == 3
+    error_message = "With generate_secrets = false, given_secrets must hold database-password, redis-token and api-auth-string."
+  }
 }

@@ -1,6 +1,6 @@
 output "arns" {
-  description = "By name: database-password, redis-token, api-auth-string."
-  value       = { for name, secret in aws_secretsmanager_secret.this : name => secret.arn }
+  description = "By name: database-password, redis-token, api-auth-string. Known once they are written."
+  value       = { for name, version in aws_secretsmanager_secret_version.this : name => version.arn }
 }
 
 # Ephemeral: only write-only arguments can take them.

@@ -21,11 +21,6 @@ variable "given" {
   default     = null
   ephemeral   = true
   sensitive   = true
-
-  validation {
-    condition     = var.generate || var.given != null
-    error_message = "With generate = false, given must hold the passwords."
-  }
 }
 
 variable "recovery_days" {

@@ -3,6 +3,8 @@
 locals {
   full_name = "${var.cluster_name}-${var.name}"
 
+  environment = merge({ HOME = "/tmp", PREFECT_HOME = "/tmp/.prefect" }, var.environment)
+
   container = {
     name                   = var.name
     image                  = var.image
@@ -10,7 +12,7 @@ locals {
     essential              = true
     readonlyRootFilesystem = true
     stopTimeout            = var.stop_timeout
-    environment            = [for key in sort(keys(var.environment)) : { name = key, value = var.environment[key] }]
+    environment            = [for key in sort(keys(local.environment)) : { name = key, value = local.environment[key] }]
     secrets                = [for key in sort(keys(var.secrets)) : { name = key, valueFrom = var.secrets[key] }]
     portMappings           = [for port in var.port[*] : { name = var.name, containerPort = port, protocol = "tcp" }]
     healthCheck = length(var.health) == 0 ? null : {
@@ -23,11 +25,8 @@ locals {
     linuxParameters = {
       initProcessEnabled = true # reaps what killed flow runs leave
       capabilities       = { drop = ["ALL"], add = [] }
-      # All that can be written to. It counts as memory of the task. 10001 is the images' own user.
-      tmpfs = [
-        { containerPath = "/tmp", size = var.tmp_mb, mountOptions = ["rw", "nosuid", "nodev", "mode=1777"] },
-        { containerPath = "/home/prefect", size = var.tmp_mb / 4, mountOptions = ["rw", "nosuid", "nodev", "mode=0700", "uid=10001", "gid=10001"] },
-      ]
+      # All that can be written to. It counts as memory of the task. Without mode or owner: it keeps the image's /tmp, open to all.
+      tmpfs = [{ containerPath = "/tmp", size = var.tmp_mb, mountOptions = ["rw", "nosuid", "nodev"] }]
     }
     logConfiguration = {
       logDriver = "awslogs"

@@ -45,7 +45,7 @@ variable "cpu_architecture" {
 }
 
 variable "tmp_mb" {
-  description = "Size of /tmp; the home folder gets a quarter of it. Nothing else can be written to. Part of the task's memory."
+  description = "Size of /tmp, which is the home folder too. Nothing else can be written to. Part of the task's memory."
   type        = number
   default     = 256
 
