@@ -297,8 +297,7 @@ run "a_production_that_is_none" {
     domain             = "https://prefect.example.com/api"
     zone_id            = "Z1"
     images             = { server = "example.com/server:latest", worker = "example.com/worker:latest" }
-    worker_image       = "flows"
-    work_pools         = { "Data Ingestion" = { name = "x", type = "process" } }
+    work_pools         = { analytics = { name = "x", type = "process" } }
     worker             = { cpu = 512, memory = 1024, count = 1 }
     worker_sizes       = { anlytics = { cpu = 1024 } }
     api                = { cpu = 512, memory = 1024, count = 1 }
@@ -318,7 +317,42 @@ run "a_production_that_is_none" {
   }
 
   expect_failures = [
-    var.environment, var.domain, var.images, var.worker_image, var.work_pools, var.worker_sizes,
+    var.environment, var.domain, var.images, var.worker_sizes,
     var.api, var.nat, var.log_retention_days, var.alarm_emails, var.given_secrets,
   ]
+}
+
+run "workers_that_cannot_be" {
+  command = plan
+
+  module {
+    source = "../modules/platform"
+  }
+
+  variables {
+    environment        = "test"
+    production         = false
+    platform           = "ecs"
+    domain             = "prefect.example.com"
+    zone_id            = "Z1"
+    images             = { server = "example.com/server:latest", worker = "example.com/worker:latest" }
+    worker_image       = "flows"
+    work_pools         = { "Data Ingestion" = { name = "x", type = "process" } }
+    worker             = { cpu = 512, memory = 1024, count = 1 }
+    api                = { cpu = 512, memory = 1024, count = 1 }
+    services           = { cpu = 512, memory = 1024 }
+    database           = { instance_class = "db.t4g.medium", storage_gb = 20, max_storage_gb = 100, multi_az = true, backup_days = 30, deletion_protection = true, connections_alarm = 100 }
+    cache              = { node_type = "cache.t4g.small", nodes = 2 }
+    results_days       = 90
+    internal           = true
+    allowed_cidrs      = ["10.0.0.0/8"]
+    cidr               = "10.0.0.0/16"
+    zones              = ["a", "b"]
+    nat                = "single"
+    log_retention_days = 30
+    alarm_emails       = []
+    github             = { repository = "owner/name" }
+  }
+
+  expect_failures = [var.worker_image, var.work_pools]
 }

@@ -1,4 +1,4 @@
-# What a release may do in this environment, from GitHub: roll the services to a new image. Terraform is run by people.
+# What a release may do in this environment, from GitHub: roll.py (migrate, then the services). Terraform is run by people.
 
 module "github" {
   source = "../github"
@@ -29,8 +29,8 @@ locals {
     Statement = [
       {
         Effect   = "Allow"
-        Action   = ["ecs:RegisterTaskDefinition", "ecs:DescribeTaskDefinition"]
-        Resource = "*" # DescribeTaskDefinition knows no resources
+        Action   = ["ecs:DescribeTaskDefinition"]
+        Resource = "*" # it knows no resources
       },
       {
         Effect    = "Allow"
