@@ -68,6 +68,7 @@ http {{
     scgi_temp_path {folder}/nginx/scgi;
     client_max_body_size 50m;
     map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+    # max_fails=0: counted failures would take the last replica out when one websocket of it breaks, as Redis's restart does.
     upstream api {{
         {servers}
         keepalive 16;
@@ -585,9 +586,7 @@ def _prepare_redis(stack: Stack) -> None:
 def _prepare_nginx(stack: Stack) -> None:
     (stack.folder / "nginx").mkdir(exist_ok=True)
     (stack.folder / "logs").mkdir(exist_ok=True)
-    apis = [
-        f"server {HOST}:{stack.ports[f'api-{n}']} max_fails=1 fail_timeout=2s;" for n in range(1, stack.replicas + 1)
-    ]
+    apis = [f"server {HOST}:{stack.ports[f'api-{n}']} max_fails=0;" for n in range(1, stack.replicas + 1)]
     text = NGINX.format(
         folder=stack.folder,
         host=HOST,
