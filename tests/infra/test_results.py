@@ -16,7 +16,7 @@ from deployer.environment import Api
 from deployer.errors import InvalidInput
 from deployer.prefect_api import Client
 from infra.storage import results
-from tests.real.stage import runs_of, until, worker
+from tests.real.stage import until, worker
 from tests.server import Server, clean_environment
 
 pytest_plugins = ["tests.flows.maintenance.s3"]
