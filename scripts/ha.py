@@ -324,7 +324,7 @@ def ended(trial: Trial) -> int:
 
 def wait_until_over(trial: Trial) -> None:
     """Or until patience ends: the report then says which are lost."""
-    trial.say("all faults are done; waiting for the last runs")
+    trial.say("waiting for the last runs")
     try:
         trial.wait_for("all runs have ended", lambda: not lost(trial, trial.all_runs()))
     except StackError as error:

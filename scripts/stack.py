@@ -478,12 +478,13 @@ def running(
     python: str = sys.executable,
     settings: Mapping[str, str] | None = None,
     keep: Path | None = None,
-    migrate: bool = True,
+    serve: bool = True,
     say: marked.Say = marked.silent,
 ) -> Iterator[Stack]:
     """All but the workers, which need their pools: `start_workers` when a deploy has made those.
 
     `keep` keeps everything in this folder; else it is a temporary one that goes away. `settings` are Prefect's, for all parts.
+    Without `serve` only PostgreSQL and Redis, and an empty database.
     """
     programs = find_programs()
     folder = _folder(keep)
@@ -491,7 +492,7 @@ def running(
     stack = Stack(folder, dict(pools), replicas, programs, guardian, python, dict(settings or {}))
     try:
         start_storage(stack)
-        if migrate:
+        if serve:
             start_server(stack, say)
         yield stack
     finally:

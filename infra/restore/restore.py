@@ -182,7 +182,7 @@ def _database_errors() -> Iterator[None]:
     except SQLAlchemyError as error:
         said = " ".join(str(getattr(error, "orig", None) or error).split())
         raise InvalidInput(f"The database does not answer as it should: {said}") from None
-    except (BackupFailed, OSError) as error:
+    except (BackupFailed, OSError, ValueError) as error:
         raise InvalidInput(str(error)) from None
 
 

@@ -119,8 +119,8 @@ def _schema(api: Client) -> tuple[str, str]:
 
 def retain(url: str, days: int) -> str:
     """A rule of its own in the bucket's lifecycle; whoever keeps the bucket with Terraform writes it there instead."""
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
+    import boto3  # type: ignore[import-untyped]
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
     bucket, prefix = _parts(url)
     rule = {

@@ -161,9 +161,10 @@ def restart(platform: Stack, name: str) -> None:
         platform.wait_for_api(name)
 
 
-def tool(platform: Stack, verb: str) -> Any:
+def tool(platform: Stack, verb: str, repository: Path | None = None) -> Any:
     """What this repository's deploy.py says of it, as JSON."""
-    words = ["--env", "ha", "--repo", str(platform.folder / "repository"), "--format", "json"]
+    repository = repository or platform.folder / "repository"
+    words = ["--env", "ha", "--repo", str(repository), "--format", "json"]
     command = [sys.executable, str(ROOT / "scripts/deploy.py"), verb, *words]
     environment = {**platform.environment("deploy"), **platform.client}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -175,7 +176,7 @@ def tool(platform: Stack, verb: str) -> Any:
 def sentence(outcome: Outcome) -> str:
     return (
         f"Prefect {outcome.before} -> {outcome.after}: {len(outcome.states)} runs, {len(outcome.lost)} lost; the API was away for "
-        f"{outcome.away:.1f} s at most; the plan has {sum(v for k, v in outcome.plan['summary'].items() if k != 'unchanged')} "
+        f"{outcome.away:.1f} s at most; the runs are {', '.join(sorted(set(outcome.states)))}; the plan has {sum(v for k, v in outcome.plan['summary'].items() if k != 'unchanged')} "
         f"changes; releases {outcome.releases}."
     )
 

@@ -120,7 +120,7 @@ def test_a_place_that_is_no_bucket_with_a_prefix_is_refused_before_the_api_is_as
 
 
 def rules_of(bucket: str) -> dict[str, Any]:
-    import boto3
+    import boto3  # type: ignore[import-untyped]
 
     found = boto3.client("s3").get_bucket_lifecycle_configuration(Bucket=bucket.removeprefix("s3://"))
     return {rule["ID"]: rule for rule in found["Rules"]}
