@@ -1,9 +1,9 @@
-"""Put secrets from files into the settings that hold them, then become the command.
+"""Put secrets from files into the variables that hold them, then become the command.
 
-NAME_FILE=/run/secrets/x            NAME gets the file's content
-NAME=a://b:{file:/run/secrets/x}@c  the content in the middle of a text, fit for a URL where the text is one
+PREFECT_X_FILE=/run/secrets/x       PREFECT_X gets the file's content
+X=a://b:{file:/run/secrets/x}@c     the content in the middle of a text, fit for a URL where the text is one
 
-Only for PREFECT_ settings, in this process and what it starts: nothing is written anywhere.
+In this process and what it starts: nothing is written anywhere, and `docker inspect` shows the names of files alone.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ PLACEHOLDER = re.compile(r"\{file:([^}]+)\}")
 
 
 def filled(variables: Mapping[str, str]) -> dict[str, str]:
-    found = dict(variables)
+    found: dict[str, str] = {}
     for name, value in variables.items():
-        if not name.startswith(PREFIX):
-            continue
-        if name.endswith(SUFFIX) and not name.endswith(PREFECTS_OWN):
+        if name.startswith(PREFIX) and name.endswith(SUFFIX) and not name.endswith(PREFECTS_OWN):
             found[name.removesuffix(SUFFIX)] = content(name, value)
-            del found[name]
         else:
-            found[name] = PLACEHOLDER.sub(lambda match, name=name, value=value: inside(name, value, match[1]), value)
+            found[name] = inside(name, value)
     return found
 
 
-def inside(name: str, text: str, path: str) -> str:
-    return quote(content(name, path), safe="") if "://" in text else content(name, path)
+def inside(name: str, text: str) -> str:
+    def put(match: re.Match[str]) -> str:
+        secret = content(name, match[1])
+        return quote(secret, safe="") if "://" in text else secret
+
+    return PLACEHOLDER.sub(put, text)
 
 
 def content(name: str, path: str) -> str:
