@@ -4,8 +4,8 @@
     python infra/helm/official.py prefect-helm
 
 It renders both charts with the values of every environment, checks what comes out against the schemas of Kubernetes, and
-writes keys/*.json: every key of the charts' values.yaml and values.schema.json with its type, and the labels,
-accounts and settings of the pods, which the network policies and budgets of our chart go by. The charts themselves are Prefect's, Apache-2.0.
+writes keys/*.json: every key of the charts' values.yaml and values.schema.json with its type, and the labels, accounts and
+settings of the pods, which the policies and budgets of our chart go by. The charts themselves are Prefect's, Apache-2.0.
 """
 
 from __future__ import annotations
@@ -34,7 +34,28 @@ PROSE = {"title", "description", "form", "default", "examples"}
 # -- the keys
 
 
-def strict(default: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
+PASSED_ON = {
+    "podSecurityContext": (
+        "fsGroup",
+        "fsGroupChangePolicy",
+        "runAsGroup",
+        "runAsNonRoot",
+        "runAsUser",
+        "seccompProfile",
+    ),
+    "containerSecurityContext": (
+        "capabilities",
+        "privileged",
+        "runAsGroup",
+        "runAsNonRoot",
+        "runAsUser",
+        "seccompProfile",
+    ),
+}
+"""What the charts hand to Kubernetes as it is, documenting a part only; these are Kubernetes' own keys."""
+
+
+def strict(default: Any, schema: Mapping[str, Any], name: str = "") -> dict[str, Any]:
     """One schema of what values.yaml documents and what values.schema.json allows, closed where both list the keys."""
     plain = {key: _plain(value) for key, value in schema.items() if key not in PROSE and key != "properties"}
     described = schema.get("properties", {})
@@ -42,9 +63,9 @@ def strict(default: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
         if not described:
             return plain
         default = {}
-    keys = {**default, **described}
-    parts = {key: strict(default.get(key), described.get(key, {})) for key in keys}
-    return {**plain, "properties": parts, "additionalProperties": schema.get("additionalProperties") is True}
+    keys = {**default, **described, **dict.fromkeys(PASSED_ON.get(name, ()))}
+    parts = {key: strict(default.get(key), described.get(key, {}), key) for key in keys}
+    return {**plain, "properties": parts, "additionalProperties": False}
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ python infra/helm/releases.py prod --tag sha-<commit> | sh -ex     # runs them
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,14 +33,20 @@ class Release:
     name: str
     chart: str
     files: tuple[str, ...]
-    settings: tuple[tuple[str, str], ...]
+    settings: tuple[tuple[str, str | list[str]], ...]
 
     def command(self, environment: str) -> list[str]:
         version = ["--version", CHARTS] if self.chart.startswith("prefect/") else []
         values = [word for file in self.files for word in ("--values", f"infra/helm/values/{file}")]
-        settings = [word for key, value in self.settings for word in ("--set", f"{key}={value}")]
+        texts = [word for key, value in self.settings for word in _setting(key, value)]
         words = ["helm", "upgrade", "--install", self.name, self.chart, *version]
-        return [*words, "--namespace", f"prefect-{environment}", "--create-namespace", *values, *settings]
+        return [*words, "--namespace", f"prefect-{environment}", "--create-namespace", *values, *texts]
+
+
+def _setting(key: str, value: str | list[str]) -> tuple[str, str]:
+    if isinstance(value, str):
+        return "--set-string", f"{key}={value}"
+    return "--set-json", f"{key}={json.dumps(value, separators=(',', ':'))}"
 
 
 def releases(environment: str, pools: dict[str, WorkPool], tag: str) -> Iterator[Release]:
@@ -47,7 +54,7 @@ def releases(environment: str, pools: dict[str, WorkPool], tag: str) -> Iterator
     env = f"{environment}.yaml"
     # Where runs share the worker's process, they would share its rights as well: those pools get none.
     starts_jobs = [key for key, pool in pools.items() if pool.type == "kubernetes"]
-    own = (("image.tag", tag), ("pools", "{" + ",".join(starts_jobs) + "}"))
+    own = (("image.tag", tag), ("pools", starts_jobs))
     yield Release("prefect-platform", "infra/helm/chart", (f"platform.{env}",), own)
     server = ("server.base.yaml", f"server.{env}")
     yield Release("prefect-server", "prefect/prefect-server", server, (("global.prefect.image.prefectTag", tag),))
