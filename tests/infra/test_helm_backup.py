@@ -40,7 +40,10 @@ def dump(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     path = f"{programs}:{os.environ['PATH']}"
-    own = {"PATH": path, "ASKED": str(folder / "asked"), "FOLDER": str(folder), "KEEP": "2", "DATABASE_URL": URL}
+    own = {"PATH": path, "ASKED": str(folder / "asked"), "FOLDER": str(folder), "KEEP": "2"}
+    url = folder / "url"
+    url.write_text(URL)
+    own |= {"DATABASE_URL_FILE": str(url)}
     return subprocess.run(["bash", FILES / "dump.sh"], env={**own, **settings}, capture_output=True, text=True)
 
 
@@ -86,7 +89,7 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
     answer = subprocess.run(
         ["bash", FILES / "dump.sh"], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
     )
-    assert answer.returncode and "DATABASE_URL: is not set" in answer.stderr
+    assert answer.returncode and "DATABASE_URL_FILE: is not set" in answer.stderr
 
 
 def upload(folder: Path, patch: pytest.MonkeyPatch, **settings: str) -> Any:
@@ -139,11 +142,9 @@ def test_a_dump_of_a_real_database_can_be_restored(tmp_path: Path, postgresql: P
     source, target = postgresql.new_database(), postgresql.new_database()
     with psycopg.connect(source) as connection:
         connection.execute("CREATE TABLE run AS SELECT n FROM generate_series(1, 100) n")
-    settings = {
-        "FOLDER": str(tmp_path),
-        "KEEP": "2",
-        "DATABASE_URL": source.replace("postgresql:", "postgresql+asyncpg:"),
-    }
+    url = tmp_path / "url"
+    url.write_text(source.replace("postgresql:", "postgresql+asyncpg:"))
+    settings = {"FOLDER": str(tmp_path), "KEEP": "2", "DATABASE_URL_FILE": str(url)}
     environment = {**settings, "PATH": f"{programs}:{os.environ['PATH']}"}
     subprocess.run(["bash", FILES / "dump.sh"], env=environment, check=True)
     (made,) = tmp_path.glob("prefect-*.dump")
