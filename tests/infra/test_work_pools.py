@@ -18,6 +18,7 @@ import pytest
 
 from deployer import desired, project, source
 from deployer.project import Tree
+from deployer.template import unfit
 from tests.infra.tools import ROOT, run
 
 pytestmark = pytest.mark.infra
@@ -110,16 +111,36 @@ def test_every_variable_says_what_it_is_and_its_default_fits(kind: str) -> None:
     jsonschema.validate(defaults, {**schema, "required": []})
 
 
+REQUIRED: dict[str, dict[str, Any]] = {
+    "process": {},
+    "docker": {"image": IMAGE},
+    "kubernetes": {"image": IMAGE, "namespace": "prefect-dev"},
+    "ecs": {"image": IMAGE, "execution_role_arn": "arn:aws:iam::1:role/start"},
+}
+"""What no default can know. `validate` tells which deployment lacks it; without it the run would fail, or start elsewhere."""
+
+
 @pytest.mark.parametrize("kind", TYPES)
-def test_only_ecs_needs_something_that_no_default_can_be(kind: str) -> None:
-    """A variable that is required and has no default refuses every run of a deployment without it."""
-    assert template(kind)["variables"].get("required", []) == (["execution_role_arn"] if kind == "ecs" else [])
+def test_a_deployment_has_to_bring_only_what_no_default_can_know(kind: str) -> None:
+    found = template(kind)
+    assert found["variables"].get("required", []) == list(REQUIRED[kind])
+    assert unfit("p", found, REQUIRED[kind]) == [] and len(unfit("p", found, {})) == len(REQUIRED[kind])
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_prefects_server_takes_the_template_and_its_defaults(kind: str) -> None:
+    found, tools = template(kind), import_module("prefect.utilities.schema_tools")
+    import_module("prefect.server.schemas.actions").WorkPoolCreate(name="p", type=kind, base_job_template=found)
+    tools.is_valid_schema(found["variables"], preprocess=False)
+    rules = found["variables"]["properties"]
+    given = {name: rule["default"] for name, rule in rules.items() if "default" in rule} | REQUIRED[kind]
+    tools.validate(given, found["variables"], raise_on_error=True, preprocess=True)
 
 
 def test_ecs_refuses_to_write_logs_without_a_role_for_it() -> None:
     """Why the template requires the role: without it the worker would fail each run."""
     with pytest.raises(ValueError, match="execution_role_arn"):
-        configure("ecs", {})
+        configure("ecs", {"execution_role_arn": None})
 
 
 # -- rendered
@@ -146,7 +167,7 @@ def configure(kind: str, given: Mapping[str, Any], name: str = "hello", changed:
     from prefect.client.schemas.responses import DeploymentResponse
 
     base = changed or template(kind)
-    values = {**({} if kind == "process" else {"image": IMAGE}), **given}
+    values = {**REQUIRED[kind], **given}
     client: Any = object()  # no block or variable is referred to: nothing may be asked
     configuration = asyncio.run(workers()[kind].job_configuration.from_template_and_values(base, values, client=client))
     flow = Flow(id=uuid4(), name=name, labels={})
@@ -236,7 +257,7 @@ def test_every_job_variable_reaches_the_manifest() -> None:
         "node_selector": {"disk": "fast"},
         "image_pull_secrets": [{"name": "registry"}],
     }
-    jsonschema.validate(given, template("kubernetes")["variables"])
+    assert unfit("p", template("kubernetes"), {**REQUIRED["kubernetes"], **given}) == []
     text = json.dumps(manifest(given))
     assert [part for value in given.values() if (part := json.dumps(value)[1:-1]) not in text and part != "LOG"] == [
         '"LOG_LEVEL": "debug"'
@@ -258,8 +279,36 @@ def test_every_job_variable_reaches_the_manifest() -> None:
     ],
 )
 def test_a_job_variable_that_kubernetes_would_refuse_is_refused_before(given: dict[str, Any]) -> None:
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(given, template("kubernetes")["variables"])
+    ((path, _),) = unfit("p", template("kubernetes"), {**REQUIRED["kubernetes"], **given})
+    assert path[0] in given
+
+
+class Cluster:
+    """Stands in for the cluster's API: keeps the Jobs that it is asked to create."""
+
+    def __init__(self) -> None:
+        self.jobs: list[dict[str, Any]] = []
+
+    async def create_namespaced_job(self, namespace: str, body: dict[str, Any]) -> None:
+        self.jobs.append(body)
+
+
+def test_a_job_gets_the_apis_password_by_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the two settings that Prefect's chart makes of basicAuth.existingSecret."""
+    for name, value in (("NAME", "prefect-auth"), ("KEY", "auth-string")):
+        monkeypatch.setenv(f"PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_{name}", value)
+    settings = import_module("prefect.settings")
+    with settings.temporary_settings({settings.PREFECT_API_AUTH_STRING: "admin:not-for-all-eyes"}):
+        configuration, _ = configure("kubernetes", {})
+    cluster = Cluster()
+    monkeypatch.setattr(import_module("prefect_kubernetes.worker"), "BatchV1Api", lambda client: cluster)
+    worker: Any = object.__new__(workers()["kubernetes"])
+    asyncio.run(worker._create_job(configuration, None))
+    (job,) = cluster.jobs
+    entries = {e["name"]: e for e in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    reference = {"secretKeyRef": {"name": "prefect-auth", "key": "auth-string"}}
+    assert entries["PREFECT_API_AUTH_STRING"] == {"name": "PREFECT_API_AUTH_STRING", "valueFrom": reference}
+    assert "not-for-all-eyes" not in json.dumps(job)
 
 
 def test_docker_takes_the_container_of_every_deployment() -> None:
@@ -298,7 +347,7 @@ def test_aws_takes_the_task_of_every_deployment() -> None:
 
 def task(given: Mapping[str, Any], name: str = "hello") -> tuple[dict[str, Any], dict[str, Any]]:
     """The task definition and the request to run it, as the ECS worker prepares both."""
-    configuration, flow_run = configure("ecs", {"execution_role_arn": "arn:aws:iam::1:role/start", **given}, name)
+    configuration, flow_run = configure("ecs", given, name)
     worker: Any = object.__new__(workers()["ecs"])
     worker._work_pool_name, worker._logger = "pool", logging.getLogger("test")
     worker._load_network_configuration = lambda vpc, configuration: {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}
