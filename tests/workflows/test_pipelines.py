@@ -271,7 +271,9 @@ def applying() -> int:
     for _ in rows:
         ours |= {int(pid) for pid, parent, *_ in rows if int(parent) in ours}
     [found] = [
-        int(row[0]) for row in rows if int(row[0]) in ours and row[-1].endswith("apply --env dev --plan plan.json")
+        int(row[0])
+        for row in rows
+        if int(row[0]) in ours and row[-1].endswith("--plan plan.json --report outcome.json")
     ]
     return found
 
