@@ -479,16 +479,14 @@ def test_a_deploy_without_an_image_is_not_skipped_with_the_building_of_one() -> 
 
 
 def test_an_image_is_built_for_its_commit_and_pushed_under_that_name_only() -> None:
+    """`SOURCE` becomes the label by which GitHub knows whose package it is: that gives the workflows access to it."""
     (step,) = [step.body for step in steps() if step.body.get("uses", "").startswith("docker/build-push-action@")]
+    given = {**step["with"]}
+    known = given.pop("build-args").split("\n")
+    assert known[:2] == ["COMMIT=${{ github.sha }}", "SOURCE=${{ github.server_url }}/${{ github.repository }}"]
     assert step["if"] == "steps.image.outputs.digest == ''"
-    assert step["with"] == {
-        "context": ".",
-        "file": "infra/images/Dockerfile",
-        "target": "flows",
-        "push": "true",
-        "build-args": "COMMIT=${{ github.sha }}",
-        "tags": "${{ needs.target.outputs.image }}",
-    }
+    where = {"context": ".", "file": "infra/images/Dockerfile", "target": "flows"}
+    assert given == {**where, "tags": "${{ needs.target.outputs.image }}", "push": "true"}
 
 
 def test_the_digest_goes_to_the_environments_that_deploy_an_image_and_into_the_plan() -> None:
