@@ -397,7 +397,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "deploy.yml deploy": Shape(
         needs=("target", "checks", "image", "build"),
-        condition="!cancelled() && needs.checks.result == 'success' && (needs.target.outputs.needs-image == '[]' || needs.image.outputs.digest != '' || needs.build.outputs.digest != '')",
+        condition="!cancelled() && needs.checks.result == 'success' && (needs.target.outputs.needs-image == '[]' || needs.image.result == 'success' && (needs.image.outputs.digest != '' || needs.build.result == 'success'))",
     ),
     "deploy.yml release": Shape(
         needs=("target", "deploy"),
