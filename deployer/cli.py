@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from deployer import __version__
 from deployer.console import Console
@@ -26,8 +26,20 @@ EXITS = """exit codes:
     --detailed-exitcode)       130 interrupted"""
 
 
+class Misused(Exception):
+    """Wrong words on the command line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong, and leaves it to `main` how to end."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        raise Misused(f"{self.prog}: error: {message}")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="deploy.py", description=DESCRIPTION, epilog=EXITS, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     top.add_argument("--version", action="version", version=f"prefect-platform {__version__}")
@@ -119,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
                 action="store_true",
                 help="with --plan, where the mode is development: plan anew if the live state moved since",
             )
+            v.add_argument("--report", metavar="FILE", help="also write what became of it to FILE, as JSON")
 
     v = verb("rollback", "rollback", "Put an earlier release back whole, from what the ledger recorded.")
     env(v)
@@ -176,15 +189,15 @@ def _positive(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | None = None) -> int:
     """Answers the exit code."""
+    known = os.environ if variables is None else variables
     try:
-        words = parser().parse_args(arguments)
-    except SystemExit as done:
-        return Exit.INVALID if done.code else Exit.DONE
-    given = sys.argv[1:] if arguments is None else arguments
-    if strange := next((word for word in given if _SURROGATE.search(word)), None):
-        print(f"error: the argument {strange!r} is not UTF-8.", file=sys.stderr)
+        words = _words(sys.argv[1:] if arguments is None else arguments)
+    except SystemExit:  # --help, --version
+        return Exit.DONE
+    except Misused as fault:
+        Console("text", known).fault(str(fault))
         return Exit.INVALID
-    console = Console(getattr(words, "format", "text"), os.environ if variables is None else variables)
+    console = Console(getattr(words, "format", "text"), known)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(_verb(words, console)())
@@ -201,12 +214,20 @@ def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | 
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.DONE
-    except Exception:
+    except Exception as bug:
         traceback.print_exc()
-        console.note(
-            f"This is a bug of prefect-platform {__version__}, not of your input. Please report it with the lines above."
+        console.fault(
+            f"This is a bug of prefect-platform {__version__}, not of your input. Please report it with the lines above.",
+            f"{type(bug).__name__}: this is a bug of prefect-platform {__version__}; the log has its traceback.",
         )
         return Exit.BUG
+
+
+def _words(given: Sequence[str]) -> argparse.Namespace:
+    words = parser().parse_args(given)
+    if strange := next((word for word in given if _SURROGATE.search(word)), None):
+        raise Misused(f"error: the argument {strange!r} is not UTF-8.")
+    return words
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -36,13 +36,22 @@ def error(message: str) -> str:
     return f"::error::{_data(message)}"
 
 
+def mask(secret: str) -> str:
+    """As it is: what is hidden must be the value itself."""
+    return f"::add-mask::{_escaped(secret)}"
+
+
 def harmless(message: str) -> str:
     """What a flow logs or a file holds is no command to GitHub."""
     return re.sub(r"(?m)^(\s*):(?=:)", r"\1: ", message).replace("##[", "## [")  # the second is the form of old
 
 
 def _data(text: str) -> str:
-    return text.replace("##[", "## [").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return _escaped(text.replace("##[", "## ["))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -48,18 +48,38 @@ def write(
     data["image_digest"] = image_digest
     data["rollback"] = asdict(rollback) if rollback else None
     data["seal"] = digest(data)
-    if not path.name or path.is_dir():
-        raise InvalidInput(f"The plan cannot be written to {path}: that is a folder. Give a file.")
-    if path.exists() and not path.is_file():
-        raise InvalidInput(
-            f"The plan cannot be written to {path}: that is no ordinary file. For the terminal: --format json."
-        )
-    new = path.with_name(path.name + ".new")
+    check_place(path, "plan")
     try:
-        new.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        new.replace(path)
+        _replace(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise InvalidInput(f"The plan cannot be written to {path}: {error.strerror}.") from None
+
+
+def check_place(path: Path, what: str) -> None:
+    """Can a file be written there?"""
+    if not path.name or path.is_dir():
+        raise InvalidInput(f"The {what} cannot be written to {path}: that is a folder. Give a file.")
+    if path.exists() and not path.is_file():
+        raise InvalidInput(
+            f"The {what} cannot be written to {path}: that is no ordinary file. For the terminal: --format json."
+        )
+    if not path.parent.is_dir():
+        raise InvalidInput(f"The {what} cannot be written to {path}: there is no folder {path.parent}.")
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
+def report(path: str, outcome: dict[str, Any]) -> str:
+    """What an apply did, for machines. Answers why it could not be written: what was deployed is deployed all the same."""
+    try:
+        _replace(Path(path), render.document(outcome) + "\n")
+    except OSError as error:
+        return f"the report cannot be written to {path}: {error.strerror}."
+    return ""
 
 
 def read(path: Path) -> SavedPlan:

@@ -57,8 +57,10 @@ class Call:
 
     @cached_property
     def tree(self) -> Tree:
-        """The tool's own checkout: where to deploy, and by which rules."""
-        return Tree.working(self.repository.path)
+        """The tool's own checkout: where to deploy, and by which rules. What it makes a secret is hidden from here on."""
+        found = Tree.working(self.repository.path)
+        self.console.hide(project.hidden(found, self.variables))
+        return found
 
     def environment(self, name: str) -> Environment:
         return project.load_environment(self.tree, name, self.variables)
@@ -375,6 +377,8 @@ def print_schema(call: Call) -> Exit:
 
 def apply_commit(call: Call) -> Exit:
     words = call.words
+    if words.report:
+        saved.check_place(Path(words.report), "report")
     reviewed = saved.read(Path(words.plan)) if words.plan else None
     if reviewed and reviewed.environment != words.env:
         raise Refused(f"{words.plan} is a plan for {reviewed.environment}, not for {words.env}.")
@@ -525,6 +529,8 @@ def _report(call: Call, found: Plan, result: Result, otherwise: str) -> None:
         lambda: render.apply_text(*parts), lambda: render.apply_markdown(*parts), lambda: render.apply_data(*parts)
     )
     _say_plan(call, found)
+    if (report := getattr(call.words, "report", None)) and (fault := saved.report(report, render.apply_data(*parts))):
+        call.console.note(f"note: {fault}")
     release = result.release
     call.console.outputs(
         digest=found.digest,

@@ -428,7 +428,9 @@ LABEL = {"name": "drift", "color": "d93f0b", "description": "What is live differ
 
 def drift(call: Call) -> None:
     code = _read(call.words.code).strip()
-    if code == "0":
+    if code == "0" and not _read(call.words.file).strip():
+        call.say(f"{call.env} has no release to compare with: its issue is left as it is.")
+    elif code == "0":
         _close(call)
     elif code == "2":
         _report(call)

@@ -397,7 +397,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "deploy.yml deploy": Shape(
         needs=("target", "checks", "image", "build"),
-        condition="!cancelled() && needs.checks.result == 'success' && (needs.target.outputs.needs-image == '[]' || needs.image.outputs.digest != '' || needs.build.outputs.digest != '')",
+        condition="!cancelled() && needs.checks.result == 'success' && (needs.target.outputs.needs-image == '[]' || needs.image.result == 'success' && (needs.image.outputs.digest != '' || needs.build.result == 'success'))",
     ),
     "deploy.yml release": Shape(
         needs=("target", "deploy"),
@@ -445,7 +445,7 @@ def test_a_plan_and_a_deploy_have_the_whole_history_and_what_they_need_to_know()
 
 VERBS = {
     "ci.yml plan": 'plan --env dev --ref "$HEAD_SHA" --unmerged --format markdown > plan-dev.md',
-    "deploy-environment.yml apply": 'apply --env "$ENVIRONMENT" --plan plan.json --replan',
+    "deploy-environment.yml apply": 'apply --env "$ENVIRONMENT" --plan plan.json --replan --report outcome.json',
     "preview.yml deploy": 'apply --env dev --ref "$HEAD_SHA" --preview "pr-$NUMBER"',
 }
 
@@ -479,16 +479,14 @@ def test_a_deploy_without_an_image_is_not_skipped_with_the_building_of_one() -> 
 
 
 def test_an_image_is_built_for_its_commit_and_pushed_under_that_name_only() -> None:
+    """`SOURCE` becomes the label by which GitHub knows whose package it is: that gives the workflows access to it."""
     (step,) = [step.body for step in steps() if step.body.get("uses", "").startswith("docker/build-push-action@")]
+    given = {**step["with"]}
+    known = given.pop("build-args").split("\n")
+    assert known[:2] == ["COMMIT=${{ github.sha }}", "SOURCE=${{ github.server_url }}/${{ github.repository }}"]
     assert step["if"] == "steps.image.outputs.digest == ''"
-    assert step["with"] == {
-        "context": ".",
-        "file": "infra/images/Dockerfile",
-        "target": "flows",
-        "push": "true",
-        "build-args": "COMMIT=${{ github.sha }}",
-        "tags": "${{ needs.target.outputs.image }}",
-    }
+    where = {"context": ".", "file": "infra/images/Dockerfile", "target": "flows"}
+    assert given == {**where, "tags": "${{ needs.target.outputs.image }}", "push": "true"}
 
 
 def test_the_digest_goes_to_the_environments_that_deploy_an_image_and_into_the_plan() -> None:
@@ -499,6 +497,36 @@ def test_the_digest_goes_to_the_environments_that_deploy_an_image_and_into_the_p
     )
     (step,) = [step for step in steps() if 'deploy.py plan --env "$ENVIRONMENT"' in step.runs]
     assert '${DIGEST:+"--image-digest=$DIGEST"}' in step.runs and step.env["DIGEST"] == "${{ inputs.digest }}"
+
+
+KEPT = {
+    "ci.yml plan": ("comment", ["plan-dev.md"], "steps.plan.outcome == 'success'"),
+    "deploy-environment.yml plan": ("plan-${{ inputs.environment }}", ["plan.json"], "always()"),
+    "deploy-environment.yml apply": ("outcome-${{ inputs.environment }}", ["outcome.json"], "always()"),
+    "drift.yml drift": ("drift-${{ matrix.environment }}", ["drift.md", "code"], "always()"),
+}
+
+
+def test_what_was_planned_and_what_became_of_it_is_kept_for_30_days_also_when_it_failed() -> None:
+    found = [step for step in steps() if step.body.get("uses", "").startswith("actions/upload-artifact@")]
+    given = {f"{step.job.file} {step.job.name}": (step.body["with"], step.body["if"]) for step in found}
+    assert {key: (g["name"], g["path"].split(), when) for key, (g, when) in given.items()} == KEPT
+    assert {g["retention-days"] for g, _ in given.values()} == {"30"} and len(found) == len(KEPT)
+    assert {g.get("if-no-files-found") for g, when in given.values() if when == "always()"} == {"ignore"}
+
+
+def test_a_rollback_is_given_every_answer_of_the_form_that_starts_it() -> None:
+    asked = workflow("rollback.yml")["on"]["workflow_dispatch"]["inputs"]
+    given = workflow("rollback.yml")["jobs"]["rollback"]["with"]
+    assert {key: given.get(key) for key in asked} == {key: f"${{{{ inputs.{key} }}}}" for key in asked}
+    inputs = workflow("deploy-environment.yml")["on"]["workflow_call"]["inputs"]
+    assert set(given) | {"digest"} == set(inputs)
+    assert {key: inputs[key]["type"] for key in asked} == {
+        key: asked[key]["type"].replace("choice", "string") for key in asked
+    }
+    (step,) = [step for step in steps() if "deploy.py rollback" in step.runs]
+    words = '--env "$ENVIRONMENT" ${TO:+"--to=$TO"} "--reason=$REASON" ${ALLOW_REMOVALS:+--allow-removals} --out'
+    assert words in step.runs and step.env["ALLOW_REMOVALS"] == "${{ inputs.allow-removals && 'true' || '' }}"
 
 
 def test_the_gate_fails_unless_the_checks_passed_and_nothing_failed() -> None:

@@ -401,13 +401,20 @@ def test_other_drift_updates_the_issue_and_says_so_once(job: Job, github: FakeGi
     assert "another" in issue["body"] and comment["on"] == issue["number"] and "another one now" in comment["body"]
 
 
+def test_nothing_to_compare_with_is_no_end_of_a_drift(job: Job, github: FakeGitHub) -> None:
+    """The API was emptied, say: then `drift` ends with 0, and has no result."""
+    job.done(*job.drift())
+    assert github.writes and "no release to compare with" in job.done(*job.drift(0, "\n"))
+    assert github.writes == [] and github.issues[0]["state"] == "open"
+
+
 def test_no_drift_closes_the_issue(job: Job, github: FakeGitHub) -> None:
     job.done(*job.drift())
-    job.done(*job.drift(0, ""))
+    job.done(*job.drift(0, "nothing differs"))
     (issue,), (comment,) = github.issues, github.comments
     assert (issue["state"], issue["state_reason"]) == ("closed", "completed")
     assert "no drift any more" in comment["body"] and RUN in comment["body"]
-    assert github.writes and not job.done(*job.drift(0, "")) and not github.writes
+    assert github.writes and not job.done(*job.drift(0, "nothing differs")) and not github.writes
     job.done(*job.drift())
     assert [i["state"] for i in github.issues] == ["closed", "open"]
 

@@ -5,61 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 
 from scripts import github as program
 from scripts import github_registry as registry
 from scripts.github_rest import GitHubError
 from tests.fake_prefect.serving import served
+from tests.github.registry import EXCHANGED, TOKEN, USER, FakeRegistry
 
 COMMIT = "a" * 40
 MANIFEST = b'{"schemaVersion": 2}'
 DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
-TOKEN, EXCHANGED = "ghs_of_the_job", "of_the_registry"
-
-
-@dataclass
-class FakeRegistry:
-    """Speaks as ghcr.io does: a token is exchanged for another one. `auth`: bearer, basic or none."""
-
-    url: str = ""
-    auth: str = "bearer"
-    tags: dict[str, bytes] = field(default_factory=dict)
-    says: str | None = DIGEST
-    failures: list[int] = field(default_factory=list)
-    shown: bool = True
-    requests: list[str] = field(default_factory=list)
-
-    def handle(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(f"{request.method} {request.url.path}")
-        if self.failures:
-            return httpx.Response(self.failures.pop(0))
-        basic = f"Basic {base64.b64encode(f'ada:{TOKEN}'.encode()).decode()}"
-        given = request.headers.get("authorization")
-        if request.url.path == "/token":
-            assert dict(request.url.params) == {"service": "here", "scope": "repository:team/flows:pull"}
-            return httpx.Response(200, json={"token": EXCHANGED}) if given == basic else httpx.Response(403)
-        wanted = {"bearer": f"Bearer {EXCHANGED}", "basic": basic, "none": given}[self.auth]
-        if given != wanted:
-            return httpx.Response(401, headers={"WWW-Authenticate": self.challenge()})
-        return self.manifest(request)
-
-    def challenge(self) -> str:
-        bearer = f'Bearer realm="{self.url}/token",service="here",scope="repository:team/flows:pull"'
-        return bearer if self.auth == "bearer" else 'Basic realm="here"'
-
-    def manifest(self, request: httpx.Request) -> httpx.Response:
-        assert "application/vnd.oci.image.index.v1+json" in request.headers["accept"]
-        content = self.tags.get(request.url.path.removeprefix("/v2/team/flows/manifests/"))
-        if not self.shown:
-            return httpx.Response(403)
-        if content is None:
-            return httpx.Response(404)
-        return httpx.Response(200, content=content, headers={"Docker-Content-Digest": self.says} if self.says else {})
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +30,7 @@ def there() -> Iterator[list[FakeRegistry]]:
 
 @pytest.fixture
 def fake(there: list[FakeRegistry]) -> FakeRegistry:
-    there.append(FakeRegistry(there[0].url, tags={f"sha-{COMMIT}": MANIFEST}))
+    there.append(FakeRegistry(there[0].url, tags={f"sha-{COMMIT}": MANIFEST}, says=DIGEST))
     return there[-1]
 
 
@@ -86,7 +44,7 @@ def look(fake: FakeRegistry, tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     def call(tag: str = f"sha-{COMMIT}", build: str = "false", **environ: str) -> tuple[int, str, str]:
         output = tmp_path / "output"
         output.write_text("")
-        known = {"GITHUB_OUTPUT": str(output), "REGISTRY_USERNAME": "ada", "REGISTRY_PASSWORD": TOKEN}
+        known = {"GITHUB_OUTPUT": str(output), "REGISTRY_USERNAME": USER, "REGISTRY_PASSWORD": TOKEN}
         words = ["image", "--image", f"{fake.url.removeprefix('http://')}/team/flows:{tag}", "--build", build]
         code = program.main(words, {**known, **environ}, lambda seconds: None)
         said = "".join(capfd.readouterr())
@@ -155,7 +113,7 @@ def test_what_is_no_registry_is_told(fake: FakeRegistry, look: Look, status: int
 def test_credentials_are_sent_to_no_address_where_others_could_read_them(fake: FakeRegistry, look: Look) -> None:
     fake.url, before = "http://registry.example", fake.url
     image = registry.parse(f"{before.removeprefix('http://')}/team/flows:x")
-    known = {"REGISTRY_USERNAME": "ada", "REGISTRY_PASSWORD": TOKEN}
+    known = {"REGISTRY_USERNAME": USER, "REGISTRY_PASSWORD": TOKEN}
     with pytest.raises(GitHubError, match="in a way that is not known here"):
         registry.digest(image, known, lambda seconds: None)
 
