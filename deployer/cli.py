@@ -23,7 +23,8 @@ EXITS = """exit codes:
   1 invalid input, usage, or   6 refused by a guard: nothing written
     API unreachable            7 written, but the live state still differs
   2 differences (drift, plan   70 a bug, with its traceback
-    --detailed-exitcode)       130 interrupted"""
+    --detailed-exitcode),      130 interrupted
+    problems (doctor)"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -113,6 +114,11 @@ def parser() -> argparse.ArgumentParser:
 
     env(verb("drift", "drift", "Compare what is live with the last release: exit 0 none, 2 some."))
     env(verb("status", "status", "What is where: the newest release of each environment."), required=False)
+    env(
+        verb(
+            "doctor", "examine", "Look at an environment from this machine, and name each fix: exit 2 if there is one."
+        )
+    )
     v = verb("history", "history", "The releases of an environment, newest first.")
     env(v)
     v.add_argument("--limit", type=_positive, default=30, metavar="N", help="how many (default: 30)")

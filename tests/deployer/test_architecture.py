@@ -37,6 +37,7 @@ ORDER = [
     "schema",
     "merge",
     "plan",
+    "diagnosis",
     "render",
     "github",
     "saved",
@@ -50,6 +51,7 @@ ORDER = [
     "prefect_api.pools",
     "prefect_api.queues",
     "prefect_api.runs",
+    "prefect_api.health",
     "prefect_api.schedules",
     "prefect_api.automations",
     "prefect_api.deployments",
@@ -59,6 +61,7 @@ ORDER = [
     "loading",
     "stats",
     "prepare",
+    "doctor",
     "writers",
     "apply",
     "preview",
@@ -87,6 +90,7 @@ PURE = [
     "schema",
     "merge",
     "plan",
+    "diagnosis",
     "render",
 ]
 IMPURE = {
