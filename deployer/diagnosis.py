@@ -166,14 +166,14 @@ def clock(ahead: float) -> Finding:
     return warning("clock", seen, "let both machines follow a time server (timedatectl set-ntp true)")
 
 
-def answers(faults: Mapping[str, int], requests: int, sqlite: bool) -> Finding:
+def answers(faults: Mapping[str, int], requests: int, kind: str | None) -> Finding:
     """`faults`: how often a request had to be repeated, by the reason."""
     if not faults:
         return ok("answers", f"{requests} of {requests} requests answered at once")
-    told = ", ".join(f"{reason} ({number} times)" for reason, number in sorted(faults.items()))
+    told = ", ".join(f"{reason} ({count(number, 'time')})" for reason, number in sorted(faults.items()))
     fix = (
         "SQLite is locked while somebody writes: fewer workers, or PostgreSQL"
-        if sqlite
+        if kind == "SQLite"
         else "look at the server's log and load, and at its database's connections"
     )
     return warning("answers", f"{sum(faults.values())} of {requests} requests had to be repeated: {told}", fix)
@@ -185,7 +185,7 @@ def database(kind: str | None, production: bool) -> Finding:
     if kind == "SQLite" and production:
         fix = "give the server PostgreSQL: PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://..."
         return problem("database", "SQLite behind a production environment: one writer at a time, then 503", fix)
-    return ok("database", kind)
+    return ok("database", "SQLite: one writer at a time, the others wait or get 503" if kind == "SQLite" else kind)
 
 
 def database_of(driver: str | None, documents: Iterable[Any]) -> str | None:
@@ -301,6 +301,10 @@ def entrypoints(faults: Sequence[str], number: int, where: str) -> Finding:
 # -- where it runs
 
 
+FOREMAN = timedelta(minutes=1)
+"""The server's service that calls pools NOT READY comes by every 15 seconds."""
+
+
 def pool(name: str, kind: str, found: Pool | None, at: datetime, environment: str) -> Finding:
     check, start = f"pool {name}", f"prefect worker start --pool {name} --type {kind}"
     if found is None:
@@ -315,7 +319,7 @@ def pool(name: str, kind: str, found: Pool | None, at: datetime, environment: st
         return ok(check, "needs no worker")
     if not found.hears(at):
         seen = f"NOT READY: {heard if found.heartbeat is None else f'its last worker was {heard}'}"
-        if found.ready:
+        if found.ready and found.heartbeat and at - found.heartbeat > timedelta(seconds=3 * found.interval) + FOREMAN:
             seen = f"called READY, but its last worker was {heard}: the server's background services do not run"
             return problem(check, seen, f"prefect server services start; {start}")
         return problem(check, seen, start)
@@ -382,7 +386,7 @@ def late(
         Finding(
             "late runs",
             reason.state,
-            f"{count(len(found), 'run', whole)} of {names([deployed[i] for i in dict.fromkeys(r.deployment for r in found)])}, "
+            f"{count(len(found), 'run', whole)} of {_of(found, deployed)}, "
             f"the oldest due {_ago(at, min(r.due for r in found))}: {reason.why}",
             reason.fix,
         )
@@ -466,28 +470,27 @@ def limits(found: Sequence[Limit], idle: Collection[str], shown: Mapping[str, st
 
 
 IMPORT = re.compile(
-    r"^.*\b(ImportError|ModuleNotFoundError|MissingFlowError|ScriptError|FileNotFoundError|AttributeError)\b.*$", re.M
+    r"^(?:[\w.]+\.)?((?:ImportError|ModuleNotFoundError|SyntaxError|FileNotFoundError|MissingFlowError|ScriptError)\b.*)$",
+    re.M,
 )
 
 
-def failures(
-    runs: Sequence[Run], whole: bool, said: Mapping[str, str], deployed: Mapping[str, Deployed]
-) -> list[Finding]:
-    """Of the last day, newest first. `said`: a run -> the error in its log."""
+def failures(runs: Sequence[Run], whole: bool, said: str, deployed: Mapping[str, Deployed]) -> Finding:
+    """Of the last day, newest first. `said`: the errors in the newest one's log."""
     if not runs:
-        return [ok("failed runs", "none in the last 24 hours")]
-    first = runs[0]
-    told = (IMPORT.findall(said.get(first.id, "")) and _last_import(said[first.id])) or ""
-    where = f"{count(len(runs), 'run', whole)} of {names([deployed[i] for i in dict.fromkeys(r.deployment for r in runs)])} in the last 24 hours"
-    if told and first.state == "Crashed":
-        fix = "the worker's environment lacks it, or the commit's file is not there: compare with `entrypoints` and `clone`"
-        return [problem("failed runs", f"{where}; the newest could not import its flow: {told}", fix)]
-    words = told or first.message or first.state
-    return [warning("failed runs", f"{where}; the newest, '{first.name}': {words[:200]}", "look at its log in the UI")]
+        return ok("failed runs", "none in the last 24 hours")
+    newest, fault = runs[0], IMPORT.search(said)
+    seen = (
+        f"{count(len(runs), 'run', whole)} of {_of(runs, deployed)} in the last 24 hours; the newest, '{newest.name}'"
+    )
+    if fault and newest.state == "Crashed":
+        fix = "install it where the worker runs; `entrypoints` and `clone` tell whether the code itself is whole"
+        return problem("failed runs", f"{seen}, could not import its flow: {fault[1][:200]}", fix)
+    return warning("failed runs", f"{seen}: {(newest.message or newest.state)[:200]}", "look at its log in the UI")
 
 
-def _last_import(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if IMPORT.match(line)), "")[:200]
+def _of(runs: Iterable[Run], deployed: Mapping[str, Deployed]) -> str:
+    return names([deployed[i] for i in dict.fromkeys(run.deployment for run in runs)])
 
 
 # -- words
@@ -499,7 +502,7 @@ def names(deployed: Sequence[Deployed], most: int = 3) -> str:
 
 
 def count(number: int, word: str, whole: bool = True) -> str:
-    return f"{number}{'' if whole else ' or more'} {word}{'' if number == 1 else 's'}"
+    return f"{number}{'' if whole else ' or more'} {word}{'' if number == 1 and whole else 's'}"
 
 
 def _ago(at: datetime, then: datetime) -> str:

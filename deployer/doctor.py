@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -57,6 +57,8 @@ class Visit:
     variables: Mapping[str, str]
     client: Client
     version: str = ""
+    kind: str | None = None
+    """The server's database, once it is known."""
 
     def try_to(self, look: Callable[[Visit], list[Finding]], check: str) -> list[Finding]:
         try:
@@ -66,6 +68,10 @@ class Visit:
             return [unchecked(check, str(error))]
         except DeployError as error:
             return [unchecked(check, str(error))]
+        except (KeyError, TypeError, ValueError) as error:  # a server of another version
+            return [
+                unchecked(check, f"the server answers in another form than expected ({type(error).__name__}: {error})")
+            ]
 
     # -- what is read
 
@@ -137,14 +143,16 @@ class Visit:
 
     def key(self) -> list[Finding]:
         given = bool(self.environment.api.key or self.environment.api.auth_string)
-        return [diagnosis.key(given, self.server, self.production)]
+        with suppress(DeployError, KeyError, TypeError):
+            return [diagnosis.key(given, self.server, self.production)]
+        return [diagnosis.key(given, None, self.production)]
 
     def settings(self) -> list[Finding]:
         if self.server is None:
-            return [unchecked(check, "Prefect Cloud's own") for check in ("database", "ui", "leases")]
-        kind = diagnosis.database_of(self.server.driver, [p.template for p in self.pools.values()])
+            return [unchecked("server", "Prefect Cloud's own database, UI and leases")]
+        self.kind = diagnosis.database_of(self.server.driver, [p.template for p in self.pools.values()])
         return [
-            diagnosis.database(kind, self.production),
+            diagnosis.database(self.kind, self.production),
             diagnosis.ui(self.server, self.client.url),
             diagnosis.leases(self.server, self.production),
         ]
@@ -152,11 +160,10 @@ class Visit:
     def last(self) -> list[Finding]:
         """What all the other answers show besides."""
         calls = self.client.calls
-        sqlite = self.server is not None and "sqlite" in (self.server.driver or "sqlite")
         ahead = (self.client.now() - datetime.now(UTC)).total_seconds()
         return [
             diagnosis.clock(ahead),
-            diagnosis.answers(calls.faults, sum(calls.by_endpoint.values()), sqlite),
+            diagnosis.answers(calls.faults, sum(calls.by_endpoint.values()), self.kind),
         ]
 
     # -- what is released
@@ -235,7 +242,8 @@ class Visit:
     def late(self) -> list[Finding]:
         at = self.at
         runs, whole = health.overdue(self.client, self.scope.tags, at - LATE)
-        return diagnosis.late([r for r in runs if r.deployment in self.by_id], whole, self.by_id, self.pools, at)
+        ours = [r for r in runs if r.deployment in self.by_id]
+        return diagnosis.late(ours, whole, self.by_id, self.pools if ours else {}, at)
 
     def limits(self) -> list[Finding]:
         named = {self.scope.name(name) for name in self.environment.concurrency_limits}
@@ -250,8 +258,8 @@ class Visit:
     def failures(self) -> list[Finding]:
         runs, whole = health.failed(self.client, self.scope.tags, self.at - timedelta(days=1))
         ours = [r for r in runs if r.deployment in self.by_id]
-        said = {ours[0].id: health.errors(self.client, ours[0].id)} if ours else {}
-        return diagnosis.failures(ours, whole, said, self.by_id)
+        said = health.errors(self.client, ours[0].id) if ours else ""
+        return [diagnosis.failures(ours, whole, said, self.by_id)]
 
 
 LOOKS: tuple[tuple[str, Callable[[Visit], list[Finding]]], ...] = (
