@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -50,6 +51,30 @@ def tell(command: Command, method: str, path: str, body: Any) -> Any:
     with command.fake.backstage as api:
         answer = api.request(method, path, json=body).raise_for_status()
     return answer.json() if answer.content else None
+
+
+TROUBLES = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
+
+
+def test_every_check_is_explained_where_troubles_are(well: Command) -> None:
+    tell(well, "PATCH", "/work_pools/dev-alpha/queues/default", {"is_paused": True})
+    named = {
+        check.replace("dev-alpha/default", "POOL/NAME").replace("dev-alpha", "NAME") for check in look(well, code=0)
+    }
+    explained = set(re.findall("`([a-z][a-zA-Z/ ]*)`", TROUBLES.partition("## Symptoms")[0]))
+    assert not named - explained and "queue POOL/NAME" in named
+
+
+@pytest.mark.parametrize(
+    "anchor",
+    [
+        *("late-runs", "pool-not-ready", "api-down", "failed-runs"),
+        *("backup-too-old", "drift", "exporter-blind", "overdue-schedules"),
+    ],
+)
+def test_what_alerts_link_to_is_a_section(anchor: str) -> None:
+    headings = [line.removeprefix("## ") for line in TROUBLES.splitlines() if line.startswith("## ")]
+    assert anchor in [heading.lower().replace(" ", "-") for heading in headings]
 
 
 # -- what it says

@@ -35,19 +35,21 @@ class Own:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.restart_first = ExitStack()
-        self.server = self.restart_first.enter_context(real_prefect(home, SETTINGS))
+        self.up = ExitStack()
+        self.server = self.start()
 
-    def restart(self) -> Server:
-        self.restart_first.close()
-        self.server = self.restart_first.enter_context(real_prefect(self.home, SETTINGS))
+    def start(self) -> Server:
+        self.up.close()
+        self.server = self.up.enter_context(
+            real_prefect(self.home, SETTINGS | {"PREFECT_UI_STATIC_DIRECTORY": str(self.home / "ui")})
+        )
         return self.server
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Own]:
     own = Own(tmp_path_factory.mktemp("own-server"))
-    with own.restart_first:
+    with own.up:
         yield own
 
 
@@ -66,18 +68,12 @@ def look(stage: Stage) -> dict[str, dict[str, str]]:
     return {row["check"]: row for row in said.json["checks"]}
 
 
-def prefect(stage: Stage, home: Path, *words: str) -> str:
-    """What a person types, who was told to."""
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", *words],
-        env={**clean_environment(home), "PREFECT_API_URL": stage.url},
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def python(stage: Stage, home: Path, module: str, *words: str) -> int:
+    """A program of Prefect's, as a worker or a person starts it there; its exit code."""
+    settings = {**clean_environment(home), "PREFECT_API_URL": stage.url}
+    return subprocess.run(
+        [sys.executable, "-m", module, *words], env=settings, cwd=home, capture_output=True, timeout=120
+    ).returncode
 
 
 @pytest.mark.usefixtures("warm_loader")
@@ -127,7 +123,8 @@ def test_a_module_that_the_workers_environment_lacks_is_named(
     monkeypatch.setattr("tests.real.conftest.FLOWS", FLOWS + WHERE_A_RUN_IS)
     stage.release(stage.entry())
     run = stage.ask("POST", f"/deployments/{stage.deployment()['id']}/create_flow_run", {})
-    prefect(stage, tmp_path, "flow-run", "execute", run["id"])
+    assert python(stage, tmp_path, "prefect.engine", run["id"]) == 1
+    stage.begin(run, "CRASHED")  # as the worker says when that process has ended so
     found = look(stage)
     assert found["failed runs"]["state"] == "problem" and found["entrypoints"]["state"] == "ok"
     assert "ModuleNotFoundError: No module named 'installed_for_the_deploy_only'" in found["failed runs"]["seen"]
@@ -162,10 +159,10 @@ def test_a_lock_whose_lease_died_with_the_server_is_stuck_until_it_is_taken_back
     stage.release(stage.entry())
     lease = {"slots": 1, "names": [lock], "lease_duration": 60}
     stage.ask("POST", "/v2/concurrency_limits/increment-with-lease", lease)
-    stage.url = own.restart().url
+    stage.url = own.start().url
     assert stage.ask("GET", f"/v2/concurrency_limits/{lock}")["active_slots"] == 1
     found = look(stage)["limits"]
     assert found["state"] == "problem" and f"{lock}: 1 of 1 taken, and nothing runs" in found["seen"]
     words = found["fix"].partition("prefect ")[2].split()
-    prefect(stage, tmp_path, *words)
+    assert python(stage, tmp_path, "prefect", *words) == 0
     assert look(stage)["limits"]["state"] == "ok"
