@@ -439,10 +439,18 @@ def _slots(run: Run, deployment: Deployed, pool: Pool, queue: Queue | None) -> R
         return Reason("warning", why, "wait, or raise concurrency_limit; if nothing of it runs, see limits")
     if queue and queue.limit is not None and queue.active >= queue.limit:
         why = f"the queue {pool.name}/{queue.name} is full ({queue.active} of {queue.limit})"
-        return Reason("warning", why, "wait, or raise the queue's concurrency_limit in the environment file")
+        return Reason(
+            "warning",
+            why,
+            "wait, or raise the queue's concurrency_limit; a run that died with its worker may still count: set it to Crashed",
+        )
     if pool.limit is not None and pool.active >= pool.limit:
         why = f"the pool {pool.name} is full ({pool.active} of {pool.limit})"
-        return Reason("warning", why, "wait, or raise the pool's concurrency_limit in the environment file")
+        return Reason(
+            "warning",
+            why,
+            "wait, or raise the pool's concurrency_limit; a run that died with its worker may still count: set it to Crashed",
+        )
     return None
 
 

@@ -37,7 +37,8 @@ def examine(
         visit = Visit(environment, repository, variables, connected)
         found = visit.greet()
         if shut_out(found):
-            found += [unchecked(check, "the API lets nothing be read") for check, _ in LOOKS]
+            told = {f.check for f in found}
+            found += [unchecked(check, "the API lets nothing be read") for check, _ in LOOKS if check not in told]
             return [*found, *visit.try_to(Visit.entrypoints, "entrypoints")]
         found += [finding for check, look in LOOKS for finding in visit.try_to(look, check)]
         return [*found, *visit.try_to(Visit.entrypoints, "entrypoints"), *visit.try_to(Visit.last, "clock")]
@@ -221,11 +222,11 @@ class Visit:
             yield Tree.at(self.repository, live), folder, f"commit {live[:12]}"
 
     def _live_here(self) -> str | None:
-        try:
-            live = self.live
-        except DeployError:
+        if not self.version:
             return None
-        return live.commit if live and self.repository.knows(live.commit) else None
+        with suppress(DeployError):
+            return self.live.commit if self.live and self.repository.knows(self.live.commit) else None
+        return None
 
     # -- where it runs
 
@@ -250,10 +251,14 @@ class Visit:
         own: dict[str, Deployed] = {d.limit.name: d for d in self.deployed if d.limit}
         found: list[Limit] = health.limits(self.client, named)
         found += [d.limit for d in own.values() if d.limit]
-        idle = {
-            x.name for x in found if x.full and not health.busy(self.client, own[x.name].id if x.name in own else None)
-        }
+        idle = self._idle([x for x in found if x.full], own)
         return diagnosis.limits(found, idle, {name: f"deployment {d.name}" for name, d in own.items()})
+
+    def _idle(self, full: list[Limit], own: Mapping[str, Deployed]) -> set[str]:
+        """Those that no run can hold: a deployment's own only its runs, any other whatever runs."""
+        held = health.running(self.client, [own[x.name].id for x in full if x.name in own])
+        anything = any(x.name not in own for x in full) and health.anything_runs(self.client)
+        return {x.name for x in full if not (own[x.name].id in held if x.name in own else anything)}
 
     def failures(self) -> list[Finding]:
         runs, whole = health.failed(self.client, self.scope.tags, self.at - timedelta(days=1))

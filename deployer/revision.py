@@ -147,7 +147,8 @@ class Repository:
             _git(Path(scratch), "init", "--quiet", "--bare")
             _git(Path(scratch), "remote", "add", "origin", url)
             words = ("fetch", "--quiet", "--no-tags", "--depth=1", "--filter=tree:0", "origin", commit)
-            env = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=10", **_credentials(url, token)}
+            ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=10")
+            env = {"GIT_SSH_COMMAND": ssh, **_credentials(url, token)}
             done = _git(Path(scratch), *bare, *words, check=False, env=env, patience=PATIENCE)
         said = re.sub(r"://[^/@\s]*@", "://", done.stderr.decode(errors="replace")).strip().splitlines()
         return (said[-1] if said else "Git does not say why") if done.returncode else None

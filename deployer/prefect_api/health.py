@@ -89,11 +89,21 @@ def _limit(answer: Mapping[str, Any]) -> Limit:
     )
 
 
-def busy(client: Client, deployment: str | None) -> bool:
-    """Does any run go on, of this deployment or at all, that could hold a slot?"""
-    body: dict[str, Any] = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING", "PAUSED"]}}}}
-    body |= {"deployments": {"id": {"any_": [deployment]}}} if deployment else {}
-    return bool(client.request("POST", "/flow_runs/filter", {**body, "limit": 1}))
+HOLDING = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING", "PAUSED"]}}}
+"""Runs that may hold a slot."""
+
+
+def running(client: Client, deployments: Collection[str]) -> set[str]:
+    """Which of these have a run that may hold a slot."""
+    if not deployments:
+        return set()
+    body = {"deployments": {"id": {"any_": sorted(deployments)}}, "flow_runs": HOLDING}
+    return {deployment["id"] for deployment in client.pages("/deployments/filter", body)}
+
+
+def anything_runs(client: Client) -> bool:
+    """Of this environment or another's: a global limit is everybody's."""
+    return bool(client.request("POST", "/flow_runs/filter", {"flow_runs": HOLDING, "limit": 1}))
 
 
 def overdue(client: Client, tags: Iterable[str], before: datetime) -> tuple[list[Run], bool]:

@@ -125,7 +125,7 @@ def test_a_wrong_key_is_named_with_the_variables_that_hold_it(well: Command) -> 
     found = look(well, code=Exit.INVALID, PREFECT_API_AUTH_STRING="admin:wrong")
     assert (found["api"]["state"], found["key"]["state"]) == ("ok", "problem")
     assert "(401)" in found["key"]["seen"] and "PREFECT_API_AUTH_STRING" in found["key"]["fix"]
-    assert "wrong" not in str(found)
+    assert "wrong" not in str(found) and well.fake.writes == []
     assert look(well, code=Exit.DONE, PREFECT_API_AUTH_STRING="admin:secret")["key"]["state"] == "ok"
 
 
@@ -299,6 +299,12 @@ def late(command: Command) -> None:
     tell(command, "POST", f"/deployments/{command.live()['hello']['id']}/create_flow_run", {"state": state})
 
 
+def test_late_runs_that_no_worker_asks_for_are_told_with_their_queue(well: Command) -> None:
+    late(well)
+    found = look(well)["late runs"]
+    assert "no worker asks the queue dev-alpha/default" in found["seen"] and "--work-queue default" in found["fix"]
+
+
 def test_late_runs_behind_a_paused_pool_are_a_problem(well: Command) -> None:
     late(well)
     tell(well, "PATCH", "/work_pools/dev-alpha", {"is_paused": True})
@@ -306,17 +312,22 @@ def test_late_runs_behind_a_paused_pool_are_a_problem(well: Command) -> None:
     assert found["seen"] == "1 run of hello/hello, the oldest due 60 min ago: the pool dev-alpha is paused"
 
 
-def test_late_runs_that_only_wait_for_a_slot_are_a_warning(command: Command) -> None:
-    command.change(concurrency_limit=1)
+def test_a_deployments_own_limit_is_held_by_its_own_runs_only(command: Command) -> None:
+    second = {"name": "other", "entrypoint": "flows/alpha/hello.py:hello", "pool": "alpha"}
+    catalogue = deployments(second, concurrency_limit=1)
+    command.repo.commit("Two", {"flows/alpha/deployments.yaml": catalogue})
     command.apply()
-    for path in ("workers/heartbeat", "queues"):
-        tell(command, "POST", f"/work_pools/dev-alpha/{path}", {"name": "one"})
-    late(command)
     [limit] = tell(command, "POST", "/v2/concurrency_limits/filter", {})
     tell(command, "PATCH", f"/v2/concurrency_limits/{limit['id']}", {"active_slots": 1})
-    found = look(command)
-    assert "no worker asks the queue dev-alpha/default" in found["late runs"]["seen"]
-    assert "deployment hello/hello: 1 of 1 taken" in found["limits"]["seen"]
+    running(command, "other")
+    assert "deployment hello/hello: 1 of 1 taken" in look(command)["limits"]["seen"]
+    running(command, "hello")
+    assert look(command)["limits"]["seen"] == "1 limit, none held by a dead run; full: deployment hello/hello"
+
+
+def running(command: Command, name: str) -> None:
+    run = tell(command, "POST", f"/deployments/{command.live()[name]['id']}/create_flow_run", {})
+    tell(command, "POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": "RUNNING"}})
 
 
 def test_a_lock_without_a_run_is_stuck_and_one_with_a_run_is_not(command: Command) -> None:
@@ -332,8 +343,7 @@ def test_a_lock_without_a_run_is_stuck_and_one_with_a_run_is_not(command: Comman
     tell(command, "PATCH", "/v2/concurrency_limits/lock", {"active_slots": 1})
     found = look(command)["limits"]
     assert found["state"] == "problem" and "prefect gcl update lock --active-slots 0" in found["fix"]
-    run = tell(command, "POST", f"/deployments/{command.live()['hello']['id']}/create_flow_run", {})
-    tell(command, "POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": "RUNNING"}})
+    running(command, "hello")
     assert look(command)["limits"] == {
         "check": "limits",
         "state": "ok",
