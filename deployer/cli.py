@@ -23,7 +23,8 @@ EXITS = """exit codes:
   1 invalid input, usage, or   6 refused by a guard: nothing written
     API unreachable            7 written, but the live state still differs
   2 differences (drift, plan   70 a bug, with its traceback
-    --detailed-exitcode)       130 interrupted"""
+    --detailed-exitcode),      130 interrupted
+    problems (doctor)"""
 
 
 class Misused(Exception):
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"prefect-platform {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument(
         "--repo", default=".", metavar="DIR", help="the Git repository to work on (default: the current directory's)"
     )
@@ -55,13 +56,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="read variables from FILE (KEY=value lines); they win over the process environment",
     )
-    report = argparse.ArgumentParser(add_help=False)
+    report = Parser(add_help=False)
     report.add_argument(
         "--format", choices=["text", "json", "markdown"], default="text", help="form of the result on standard output"
     )
 
     def verb(
-        name: str, function: str, help: str, parents: Sequence[argparse.ArgumentParser] = (common, report)
+        name: str, function: str, help: str, parents: Sequence[Parser] = (common, report)
     ) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help, parents=list(parents))
         added.set_defaults(function=function)
@@ -142,6 +143,11 @@ def parser() -> argparse.ArgumentParser:
 
     env(verb("drift", "drift", "Compare what is live with the last release: exit 0 none, 2 some."))
     env(verb("status", "status", "What is where: the newest release of each environment."), required=False)
+    env(
+        verb(
+            "doctor", "examine", "Look at an environment from this machine, and name each fix: exit 2 if there is one."
+        )
+    )
     v = verb("history", "history", "The releases of an environment, newest first.")
     env(v)
     v.add_argument("--limit", type=_positive, default=30, metavar="N", help="how many (default: 30)")

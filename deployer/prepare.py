@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from deployer import desired, ledger, loading, plan, prefect_api, project, source, template
 from deployer.desired import Request, Scope
 from deployer.environment import Environment
-from deployer.errors import InvalidInput, Refused, invalid
+from deployer.errors import InvalidInput, Problem, Refused, invalid
 from deployer.fields import value_of
 from deployer.ledger import Ledger
 from deployer.loading import Loader
@@ -278,6 +279,19 @@ def specify(loader: Loader, scope: Scope, found: Contents, request: Request, com
         raise invalid(problems)
     inputs = desired.inputs_of(request, found.environment, scope)
     return desired.specification(found.environment, request, answer, found.templates, scope, commit, inputs)
+
+
+def import_faults(found: Contents, commit: str, folder: Path) -> list[Problem]:
+    """Import the flows of a tree's files, and do nothing else with them: what is wrong, each at its line."""
+    environment = found.environment
+    scope = Scope(environment.owner, environment.name, environment.api.shared)
+    code = source.code(desired.source_in(environment, scope), commit)
+    request = desired.request(environment, found.declared, code, commit, scope)
+    try:
+        with loading.open_loader(folder) as loader:
+            return desired.loader_problems(loader.load(request), found.declared, found.file)
+    except InvalidInput as error:
+        return [Problem(found.file.file, None, "", str(error))]
 
 
 def _names(spec: Specification, request: Request) -> list[tuple[Resource, str]]:

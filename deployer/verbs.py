@@ -14,10 +14,9 @@ from typing import Any
 
 from deployer import (
     __version__,
-    desired,
+    doctor,
     following,
     github,
-    loading,
     prefect_api,
     prepare,
     preview,
@@ -126,24 +125,8 @@ def validate(call: Call) -> Exit:
 def _load_all(call: Call, found: Mapping[str, project.Contents]) -> list[Problem]:
     """Import the flows once for each environment, in one loader each: parameters differ between them."""
     commit = call.repository.resolve(call.words.ref).commit if call.words.ref else "0" * 40
-    problems: list[Problem] = []
     with _checkout(call, commit) as folder:
-        for name, contents in found.items():
-            environment = contents.environment
-            scope = desired.Scope(environment.owner, name, environment.api.shared)
-            request = desired.request(
-                environment,
-                contents.declared,
-                source.code(desired.source_in(environment, scope), commit),
-                commit,
-                scope,
-            )
-            try:
-                with loading.open_loader(folder) as loader:
-                    problems += desired.loader_problems(loader.load(request), contents.declared, contents.file)
-            except InvalidInput as error:
-                problems.append(Problem(contents.file.file, None, "", str(error)))
-    return problems
+        return [p for contents in found.values() for p in prepare.import_faults(contents, commit, folder)]
 
 
 @contextmanager
@@ -299,6 +282,23 @@ def _status(call: Call, name: str) -> dict[str, Any]:
             "retired": len(retired),
             "error": None,
         }
+
+
+def examine(call: Call) -> Exit:
+    """Look at all of an environment. Problems are differences from what it should be: they need a fix, and exit 2."""
+    environment = call.environment(call.words.env)
+    found = doctor.examine(environment, call.repository, call.variables)
+    url = environment.api.url.rstrip("/")
+    call.console.result(
+        lambda: render.findings_text(environment.name, url, found),
+        lambda: render.findings_markdown(environment.name, url, found),
+        lambda: render.findings_data(environment.name, url, found),
+    )
+    counts = render.findings_summary(found)
+    call.console.outputs(problems=str(counts["problem"]), warnings=str(counts["warning"]))
+    if doctor.shut_out(found):
+        return Exit.INVALID
+    return Exit.DIFFERENCES if counts["problem"] else Exit.DONE
 
 
 def history(call: Call) -> Exit:

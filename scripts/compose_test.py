@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.request import Request, build_opener, ProxyHandler
+from urllib.request import ProxyHandler, Request, build_opener
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -80,7 +80,16 @@ class Stack:
 
     def deploy(self, verb: str, *words: str) -> str:
         """A command of the engine's, as a user types it in the clone."""
-        tool = [sys.executable, str(ROOT / "scripts/deploy.py"), verb, "--env", "dev", "--repo", str(self.clone), *words]
+        tool = [
+            sys.executable,
+            str(ROOT / "scripts/deploy.py"),
+            verb,
+            "--env",
+            "dev",
+            "--repo",
+            str(self.clone),
+            *words,
+        ]
         environment = {**clean_environment(), "PREFECT_API_URL": self.api, "REPOSITORY_URL": str(self.clone)}
         done = subprocess.run(tool, capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
@@ -101,7 +110,9 @@ class Stack:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--state", type=Path, default=ROOT / ".local/compose-test", metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--state", type=Path, default=ROOT / ".local/compose-test", metavar="DIR", help="default: %(default)s"
+    )
     state = parser.parse_args(arguments).state.resolve()
     signal.signal(signal.SIGTERM, _stop)
     began = time.monotonic()
@@ -154,7 +165,9 @@ def an_edit_is_seen_at_once(stack: Stack) -> None:
     """With `source: {strategy: local, directory: /opt/flows}`: saved is enough, no commit and no deploy."""
     say("the same with the code from the mounted folder: commit, deploy, run, edit, run")
     environment, catalogue = stack.clone / ENVIRONMENT, stack.clone / "flows/examples/deployments.yaml"
-    text = re.sub(r"(?m)^source:\n(?:[ #].*\n)+", "source: {strategy: local, directory: /opt/flows}\n", environment.read_text())
+    text = re.sub(
+        r"(?m)^source:\n(?:[ #].*\n)+", "source: {strategy: local, directory: /opt/flows}\n", environment.read_text()
+    )
     environment.write_text(text.replace("mode:", f"project: {ROOT.name}\nmode:", 1))
     catalogue.write_text(catalogue.read_text() + PROBE_ENTRY)
     (stack.clone / PROBE).write_text(PROBE_TEXT)
@@ -286,8 +299,13 @@ def container(run: Mapping[str, Any]) -> str:
 def troubles(stack: Stack) -> str:
     """The last words of every container that is not well."""
     rows = [json.loads(line) for line in stack.compose("ps", "--all", "--format", "json", check=False).splitlines()]
-    sick = [row for row in rows if row["Health"] not in ("", "healthy") or (row["State"], row["ExitCode"]) == ("exited", 1)]
-    parts = [f"{row['Service']} is {row['Status']}:\n{stack.compose('logs', '--no-log-prefix', '--tail', '15', row['Service'], check=False)}" for row in sick]
+    sick = [
+        row for row in rows if row["Health"] not in ("", "healthy") or (row["State"], row["ExitCode"]) == ("exited", 1)
+    ]
+    parts = [
+        f"{row['Service']} is {row['Status']}:\n{stack.compose('logs', '--no-log-prefix', '--tail', '15', row['Service'], check=False)}"
+        for row in sick
+    ]
     return "\n".join(parts)
 
 
