@@ -754,6 +754,8 @@ def test_secrets_and_credentials_are_in_no_output_and_no_artifact(command: Comma
         said += command(*words, "--env", "dev", **variables).all
     rotated = command("plan", "--env", "dev", **{**variables, "WAREHOUSE_URL": "n3w"}).all
     assert "value differs" in rotated
+    masks = re.compile(r"^::add-mask::.*$", flags=re.M)  # what GitHub takes out of the log, and needs to know for that
+    said, rotated = masks.sub("", said), masks.sub("", rotated)
     files = "".join(f.read_text() for f in tmp_path.iterdir() if f.is_file())
     elsewhere = json.dumps([r.json for r in sent if "block_documents" not in r.path])
     for secret in (WAREHOUSE, "t0psecret", PASSWORD, "s3same", "n3w"):
