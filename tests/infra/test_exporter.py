@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,6 @@ from tests.fake_prefect import FakePrefect
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "infra/monitoring/exporter.py"
-NEVER = {"cron": "0 0 30 2 *", "timezone": "UTC"}
 OFTEN = {"interval": 900, "anchor_date": "2026-01-01T00:00:00+00:00"}
 
 
@@ -69,7 +69,7 @@ class Platform:
     def deploy(self, name: str, schedule: Any = None, **more: Any) -> str:
         flow = self._post("/flows/", name=name)["id"]
         schedules = [{"schedule": schedule, "active": True}] if schedule else []
-        body = {"name": name, "flow_id": flow, "work_pool_name": "pool", "schedules": schedules, **more}
+        body = {"name": name, "flow_id": flow, "work_pool_name": "pool", "schedules": schedules} | more
         self.ids[name] = str(self._post("/deployments/", **body)["id"])
         return self.ids[name]
 
@@ -340,12 +340,15 @@ def test_a_schedule_without_runs_ahead_is_overdue(platform: Platform) -> None:
     made = platform.deploy("made", OFTEN)
     platform.deploy("forgotten", OFTEN)
     platform.deploy("paused", OFTEN, paused=True)
-    platform.deploy("yearly", NEVER)
+    platform.deploy(
+        "later", {"interval": 86400 * 30, "anchor_date": (datetime.now(UTC) + timedelta(days=3)).isoformat()}
+    )
     platform.deploy("by-hand")
+    platform.deploy("stopped", schedules=[{"schedule": OFTEN, "active": False}])
     platform.api.post(f"/deployments/{made}/schedule")
     platform.look()
     assert platform.all("deployment_without_next_run") == {("made/made", "pool"): 0, ("forgotten/forgotten", "pool"): 1}
-    assert platform.all("deployments") == {("pool", "false"): 4, ("pool", "true"): 1}
+    assert platform.all("deployments") == {("pool", "false"): 5, ("pool", "true"): 1}
 
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
@@ -363,6 +366,7 @@ NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
             {"rrule": "DTSTART:20260101T060000\nRRULE:FREQ=DAILY", "timezone": "Europe/Berlin"},
             datetime(2026, 3, 11, 5, tzinfo=UTC),
         ),
+        ({"rrule": "DTSTART:20260101T060000Z\nRRULE:FREQ=DAILY"}, datetime(2026, 3, 11, 6, tzinfo=UTC)),
         ({"rrule": "DTSTART:20260101T060000\nRRULE:FREQ=DAILY;COUNT=3"}, None),
         ({"rrule": "FREQ=MINUTELY"}, NOW),
         ({"cron": "no cron"}, None),
@@ -417,8 +421,10 @@ def test_what_somebody_changed_by_hand_is_drift(released: tuple[Stage, Platform]
 
 
 def test_while_a_release_is_made_nothing_is_compared(released: tuple[Stage, Platform]) -> None:
-    _, platform = released
-    answers = platform.api.post("/artifacts/filter", json={"artifacts": {"key": {"any_": ["release-scratch-dev"]}}})
+    stage, platform = released
+    stage.apply(config(deployment("hello"), variables={"colour": "green"}))
+    chosen = {"artifacts": {"key": {"any_": ["release-scratch-dev"]}}, "sort": "CREATED_DESC"}
+    answers = platform.api.post("/artifacts/filter", json=chosen)
     text = answers.json()[0]["data"].replace('"succeeded"', '"started"')
     platform.api.patch(f"/artifacts/{answers.json()[0]['id']}", json={"data": text})
     platform.look()
@@ -434,6 +440,15 @@ def test_a_lost_specification_is_told_and_not_taken_for_drift(released: tuple[St
     platform.look()
     assert platform.told("drift_compared", **HERE) == 0
     assert platform.told("reader_up", reader="drift") == 1
+
+
+def test_an_api_that_fails_in_the_middle_is_no_drift_and_no_answer(released: tuple[Stage, Platform]) -> None:
+    _, platform = released
+    platform.look()
+    platform.fake.fail("POST", "/variables/filter", before=503, times=10)
+    platform.look()
+    assert platform.told("reader_up", reader="drift") == 0
+    assert platform.told("drift_compared", **HERE) == 1
 
 
 def test_a_preview_is_counted_beside_its_environment(released: tuple[Stage, Platform]) -> None:
@@ -467,6 +482,9 @@ def test_a_backup_that_was_never_made_is_as_old_as_its_schedule(platform: Platfo
     assert platform.told("backup_timestamp_seconds", of="warehouse") is None
     platform.fake.now = datetime.now(UTC) - timedelta(days=3)
     platform.deploy("database-backup", OFTEN)
+    platform.fake.now = datetime.now(UTC) - timedelta(days=9)
+    platform.deploy("database-backup-qa", OFTEN, paused=True)
+    platform.fake.now = None
     platform.look()
     three_days_ago = (datetime.now(UTC) - timedelta(days=3)).timestamp()
     assert platform.told("backup_timestamp_seconds", of="warehouse") == pytest.approx(three_days_ago, abs=30)
@@ -505,6 +523,7 @@ def test_while_the_api_is_away_nothing_else_is_asked(platform: Platform) -> None
     platform.fake.forget()
     platform.exporter.turn()
     assert platform.fake.requests == []
+    assert min(reader.due for reader in platform.exporter.readers) > time.monotonic() + 10
     platform.exporter.readers[0].due = 0.0
     platform.exporter.turn()
     assert [str(request) for request in platform.fake.requests] == ["GET /admin/version"]
