@@ -539,7 +539,7 @@ class Exporter(Collector):
         first = self.readers[0]
         for reader in self.readers:
             if reader is not first and first.fault:
-                reader.fault, reader.due = first.fault, max(reader.due, first.due)
+                reader.due = max(reader.due, first.due)
             elif reader.due <= time.monotonic():
                 self._read(reader)
 
@@ -580,7 +580,7 @@ class Exporter(Collector):
         faults = {reader.fault for reader in self.readers}
         yield from (("api_failure", reason in faults, reason) for reason in REASONS)
         for reader in self.readers:
-            yield "reader_up", works(reader), reader.name
+            yield "reader_up", works(reader) and works(self.readers[0]), reader.name
             yield "reader_seconds", reader.seconds, reader.name
             if reader.read_at is not None:
                 yield "reader_success_timestamp_seconds", reader.read_at, reader.name
