@@ -249,6 +249,16 @@ def test_what_failed_last_night_is_not_recent_and_not_forgotten(platform: Platfo
     assert platform.all("deployment_last_run_failed") == {("nightly/nightly", "pool"): 1}
 
 
+def test_a_deployment_that_moved_to_another_pool_has_one_last_run(platform: Platform) -> None:
+    platform.deploy("a")
+    platform.run("a", "RUNNING", "FAILED")
+    platform.pool("other")
+    platform.api.patch(f"/deployments/{platform.ids['a']}", json={"work_pool_name": "other"}).raise_for_status()
+    platform.run("a", "RUNNING", "COMPLETED")
+    platform.look()
+    assert platform.all("deployment_last_run_failed") == {("a/a", "other"): 0}
+
+
 def test_a_run_that_was_never_started_has_no_duration(platform: Platform) -> None:
     platform.deploy("a")
     platform.look()
