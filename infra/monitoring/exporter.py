@@ -256,9 +256,9 @@ class Runs:
     def _last(self) -> Iterator[Sample]:
         """Per deployment, as those that run once a night are out of every window when somebody looks."""
         told = sorted((e for e in self.ended.values() if e.labels[2] != "CANCELLED"), key=lambda e: e.at)
-        for place, state in {e.labels[:2]: e.labels[2] for e in told}.items():
-            if place[0] not in (NONE, OTHER):
-                yield "deployment_last_run_failed", state in FAILURES, *place
+        for deployment, pool, state in {e.labels[0]: e.labels for e in told}.values():
+            if deployment not in (NONE, OTHER):
+                yield "deployment_last_run_failed", state in FAILURES, deployment, pool
 
     def _unended(self, client: Client, now: datetime) -> Iterator[Sample]:
         due = {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": now.isoformat()}}
@@ -274,7 +274,7 @@ class Runs:
         """By the time of the next try: a run that waits for a retry or for a slot is late when nobody looks at it then."""
         late: dict[tuple[str, str], list[float]] = {}
         for run in waiting:
-            overdue = now - moment(run["next_scheduled_start_time"])
+            overdue = now - moment(run["next_scheduled_start_time"] or run["expected_start_time"])
             if overdue > LATE:
                 late.setdefault(self._place(run), []).append(overdue.total_seconds())
         for place, seconds in late.items():
@@ -539,7 +539,7 @@ class Exporter(Collector):
         first = self.readers[0]
         for reader in self.readers:
             if reader is not first and first.fault:
-                reader.fault, reader.due = first.fault, max(reader.due, first.due)
+                reader.due = max(reader.due, first.due)
             elif reader.due <= time.monotonic():
                 self._read(reader)
 
@@ -580,7 +580,7 @@ class Exporter(Collector):
         faults = {reader.fault for reader in self.readers}
         yield from (("api_failure", reason in faults, reason) for reason in REASONS)
         for reader in self.readers:
-            yield "reader_up", works(reader), reader.name
+            yield "reader_up", works(reader) and works(self.readers[0]), reader.name
             yield "reader_seconds", reader.seconds, reader.name
             if reader.read_at is not None:
                 yield "reader_success_timestamp_seconds", reader.read_at, reader.name

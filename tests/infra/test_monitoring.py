@@ -30,7 +30,7 @@ from scripts.infra_setup import find
 from tests.fake_prefect import FakePrefect
 from tests.infra.test_exporter import everything, served
 from tests.infra.tools import ROOT, attempt, run, tool
-from tests.server import clean_environment, free_port, real_prefect
+from tests.server import PatientTransport, Server, clean_environment, free_port, real_prefect
 
 HOME = ROOT / "infra/monitoring"
 RULES = HOME / "prometheus/rules/prefect.yml"
@@ -555,55 +555,112 @@ def test_a_real_alertmanager_tells_pager_slack_and_mail(tmp_path: Path) -> None:
     assert "Subject: FIRING prod: PrefectPoolFull" in inbox.got["email"][0]
 
 
-@pytest.mark.stack
-def test_the_recorded_names_are_what_a_real_server_and_worker_answer(tmp_path: Path) -> None:
-    with (
-        real_prefect(tmp_path, {"PREFECT_SERVER_METRICS_ENABLED": "true"}) as server,
-        worker(server.url, tmp_path) as port,
-    ):
-        api = httpx.get(f"{server.url}/metrics", timeout=30, trust_env=False).text
-        own = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30, trust_env=False).text
-    assert recorded() == {"server": names(api), "worker": names(own)}
+# -- a real server and a real worker
+
+FLOW = """
+from prefect import flow
+
+@flow
+def hello():
+    pass
+"""
+NO_METRICS = {"PREFECT_CLIENT_METRICS_ENABLED": "false"}
 
 
-@pytest.mark.stack
-def test_the_exporter_reads_a_real_server(tmp_path: Path) -> None:
-    with real_prefect(tmp_path) as server, served(server.url) as (_, address):
-        with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as api:
-            api.post("/work_pools/", json={"name": "pool", "type": "process"}).raise_for_status()
-            flow = api.post("/flows/", json={"name": "a"}).json()["id"]
-            body = {"name": "a", "flow_id": flow, "work_pool_name": "pool"}
-            deployment = api.post("/deployments/", json=body).json()["id"]
-            run = api.post(f"/deployments/{deployment}/create_flow_run", json={"state": {"type": "SCHEDULED"}}).json()[
-                "id"
-            ]
-            for state in ("PENDING", "RUNNING", "FAILED"):
-                api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": state}}).raise_for_status()
-        wanted = 'prefect_platform_deployment_last_run_failed{deployment="a/a",pool="pool"} 1.0'
-        wait_until(lambda: wanted in httpx.get(address, trust_env=False).text, tmp_path / "server.log")
-        assert 'prefect_platform_workers_online{pool="pool"} 0.0' in httpx.get(address, trust_env=False).text
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("server")
+    with real_prefect(home, {"PREFECT_SERVER_METRICS_ENABLED": "true"}) as server:
+        yield server
 
 
-@contextmanager
-def worker(url: str, home: Path) -> Iterator[int]:
-    """A worker that serves its metrics; gives the port."""
+@pytest.fixture(scope="module")
+def api(server: Server) -> Iterator[httpx.Client]:
+    """With a pool whose runs are told not to serve metrics, as README.md says."""
+    with httpx.Client(base_url=server.url, timeout=30, transport=PatientTransport()) as client:
+        client.post("/work_pools/", json={"name": "pool", "type": "process", "base_job_template": template(client)})
+        yield client
+
+
+def template(client: httpx.Client) -> dict[str, Any]:
+    """Prefect's own for processes, with that default."""
+    known = client.get("/collections/views/aggregate-worker-metadata").json()
+    found: dict[str, Any] = known["prefect"]["process"]["default_base_job_configuration"]
+    found["variables"]["properties"]["env"]["default"] = NO_METRICS
+    return found
+
+
+@pytest.fixture(scope="module")
+def worker(server: Server, api: httpx.Client) -> Iterator[httpx.Client]:
+    """A worker that serves its metrics; gives a client of those."""
     port = free_port()
-    settings = {
-        "PREFECT_API_URL": url,
-        "PREFECT_CLIENT_METRICS_ENABLED": "true",
-        "PREFECT_CLIENT_METRICS_PORT": str(port),
-    }
+    settings = {"PREFECT_API_URL": server.url, "PREFECT_CLIENT_METRICS_ENABLED": "true"}
+    settings["PREFECT_CLIENT_METRICS_PORT"] = str(port)
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "pool", "--type", "process"]
-    with open(home / "worker.log", "wb") as log:
-        process = subprocess.Popen(words, env={**clean_environment(home), **settings}, stdout=log, stderr=log)
+    with open(server.home / "worker.log", "wb") as log:
+        process = subprocess.Popen(words, env={**clean_environment(server.home), **settings}, stdout=log, stderr=log)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            wait_until(lambda: ready(client), home / "worker.log", 90)
-        yield port
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+            wait_until(lambda: answers(client), server.home / "worker.log", 120)
+            yield client
     finally:
         process.terminate()
         process.wait(60)
 
 
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/metrics").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def start(api: httpx.Client, name: str, **more: Any) -> str:
+    """A run of a new deployment."""
+    flow = api.post("/flows/", json={"name": name}).json()["id"]
+    body = {"name": name, "flow_id": flow, "work_pool_name": "pool", **more}
+    deployment = api.post("/deployments/", json=body).json()["id"]
+    run = api.post(f"/deployments/{deployment}/create_flow_run", json={"state": {"type": "SCHEDULED"}})
+    return str(run.json()["id"])
+
+
+@pytest.mark.stack
+def test_the_recorded_names_are_what_a_real_server_and_worker_answer(api: httpx.Client, worker: httpx.Client) -> None:
+    assert recorded() == {"server": names(api.get("/metrics").text), "worker": names(worker.get("/metrics").text)}
+
+
 def names(text: str) -> set[str]:
-    return {m for m in re.findall(r"^# TYPE (\S+) ", text, re.M) if not m.endswith("_created")}
+    return {name for name in re.findall(r"^# TYPE (\S+) ", text, re.M) if not name.endswith("_created")}
+
+
+@pytest.mark.stack
+def test_a_worker_that_serves_metrics_runs_flows_all_the_same(
+    server: Server, api: httpx.Client, worker: httpx.Client, tmp_path: Path
+) -> None:
+    """Without the pool's default the run wants the worker's port, and crashes."""
+    (tmp_path / "hello.py").write_text(FLOW)
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}
+    more = {"pull_steps": [step], "entrypoint": "hello.py:hello", "job_variables": {"env": {"OF_ITS_OWN": "1"}}}
+    run = start(api, "hello", **more)
+    ended: list[str] = []
+
+    def has_ended() -> bool:
+        ended.append(api.get(f"/flow_runs/{run}").json()["state_type"])
+        return ended[-1] in exporter.FINAL
+
+    wait_until(has_ended, server.home / "worker.log", 120)
+    assert ended[-1] == "COMPLETED"
+    assert answers(worker)
+
+
+@pytest.mark.stack
+def test_the_exporter_reads_a_real_server(server: Server, api: httpx.Client) -> None:
+    with served(server.url) as (_, address):
+        run = start(api, "a")
+        for state in ("PENDING", "RUNNING", "FAILED"):
+            api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": state}, "force": True}).raise_for_status()
+        wanted = 'prefect_platform_deployment_last_run_failed{deployment="a/a",pool="pool"} 1.0'
+        wait_until(lambda: wanted in httpx.get(address, trust_env=False).text, server.home / "server.log")
+        text = httpx.get(address, trust_env=False).text
+    assert 'prefect_platform_work_pool_info{pool="pool",type="process"} 1.0' in text
+    assert set(re.findall(r"reader_up\{.*\} (\S+)", text)) == {"1.0"}
