@@ -22,7 +22,7 @@ from botocore.stub import Stubber  # type: ignore[import-untyped]
 from infra.terraform import roll
 from tests.infra.tools import ROOT, attempt, run, tool
 
-pytestmark = pytest.mark.infra
+pytestmark = [pytest.mark.infra, pytest.mark.timeout(900)]  # half a minute of one core, but who knows what else runs
 
 SOURCE = ROOT / "infra/terraform"
 UNREACHABLE = "the AWS provider is not here and cannot be fetched (set TERRAFORM_PLUGIN_DIR)"
@@ -67,13 +67,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def answer(copy: Path) -> Answer:
-    tests = initialised(copy / "tests", "-test-directory=.")
-    answer = Answer({}, {}, {})
-    # The plans are told with all of the provider's schema, 14 MB each: only where they are read.
-    listen(answer, tests, "-filter=environments.tftest.hcl", "-verbose")
-    listen(answer, tests, "-filter=refused.tftest.hcl")
-    return answer
+def tests(copy: Path) -> Path:
+    return initialised(copy / "tests", "-test-directory=.")
+
+
+@pytest.fixture(scope="module")
+def answer(tests: Path) -> Answer:
+    """With the plans, which are told with all of the provider's schema, 14 MB each: only where they are read."""
+    return listen(tests, "-filter=environments.tftest.hcl", "-verbose")
 
 
 def initialised(where: Path, *words: str) -> Path:
@@ -85,7 +86,8 @@ def initialised(where: Path, *words: str) -> Path:
     return where
 
 
-def listen(answer: Answer, where: Path, *words: str) -> None:
+def listen(where: Path, *words: str) -> Answer:
+    answer = Answer({}, {}, {})
     told = terraform(where, "test", "-test-directory=.", "-json", *words)
     for line in told.stdout.splitlines():
         entry = json.loads(line)
@@ -97,6 +99,7 @@ def listen(answer: Answer, where: Path, *words: str) -> None:
         elif entry["type"] == "diagnostic" and entry["diagnostic"]["severity"] == "error":
             problem = entry["diagnostic"]
             answer.complaints.setdefault(name, []).append(f"{problem['summary']}: {problem['detail']}")
+    return answer
 
 
 def read(plan: dict[str, Any]) -> Plan:
@@ -152,11 +155,20 @@ def test_production_is_valid_for_the_real_provider(copy: Path) -> None:
     assert told["valid"], told["diagnostics"]
 
 
-def test_every_plan_is_made_or_refused_as_it_should_be(answer: Answer) -> None:
-    wrong = {name: answer.complaints.get(name, status) for name, status in answer.status.items() if status != "pass"}
-    assert wrong == {}
-    runs = [line for file in SOURCE.glob("tests/*.tftest.hcl") for line in file.read_text().splitlines()]
-    assert len(answer.status) == sum(line.startswith("run ") for line in runs)
+def test_every_environment_can_be_planned(answer: Answer) -> None:
+    assert wrong(answer) == {}
+    assert set(answer.plans) == {"prod_on_ecs", "qa_on_eks", "account"}
+
+
+def test_what_would_be_unsafe_is_refused(tests: Path) -> None:
+    answer = listen(tests, "-filter=refused.tftest.hcl")
+    assert wrong(answer) == {}
+    lines = (SOURCE / "tests/refused.tftest.hcl").read_text().splitlines()
+    assert len(answer.status) == sum(line.startswith("run ") for line in lines)
+
+
+def wrong(answer: Answer) -> dict[str, object]:
+    return {name: answer.complaints.get(name, status) for name, status in answer.status.items() if status != "pass"}
 
 
 def test_checkov_finds_nothing_that_is_not_explained() -> None:
@@ -339,7 +351,7 @@ def test_kubernetes_encrypts_its_secrets_logs_everything_and_answers_to_named_ne
 
 def test_pods_reach_the_buckets_without_a_key(qa: Plan) -> None:
     accounts = {entry.values["service_account"] for entry in qa.all("aws_eks_pod_identity_association")}
-    assert accounts == {"prefect-worker", "prefect-run"}
+    assert accounts == {"prefect-jobs", "prefect-platform-backup"}
     (trust,) = (role for role in qa.all("aws_iam_role") if role.values["name"] == "prefect-qa-run")
     assert trust.json("assume_role_policy")["Statement"][0]["Principal"] == {"Service": "pods.eks.amazonaws.com"}
 
@@ -390,6 +402,23 @@ def test_every_alarm_reaches_somebody_and_every_service_has_one(prod: Plan) -> N
     assert watched == {service.values["name"] for service in prod.all("aws_ecs_service")}
     databases = [alarm for alarm in alarms if alarm.values["namespace"] == "AWS/RDS"]
     assert {"FreeStorageSpace", "CPUUtilization"} <= {alarm.values["metric_name"] for alarm in databases}
+
+
+# -- What it costs
+
+
+@pytest.mark.parametrize(("environment", "plan"), [("prod", "prod_on_ecs"), ("qa", "qa_on_eks")])
+def test_the_estimate_adds_up_and_is_of_what_is_planned(environment: str, plan: str, answer: Answer) -> None:
+    text = (SOURCE / f"environments/{environment}/README.md").read_text()
+    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    *parts, total = [int(row[2]) for row in rows[1:]]
+    assert sum(parts) == total
+    database = answer.plans[plan].one("aws_db_instance").values
+    redis = answer.plans[plan].one("aws_elasticache_replication_group").values
+    assert f"{database['instance_class']}, " in text and f"{database['allocated_storage']} GB × " in text
+    assert f"{redis['node_type']}, " in text and ("Multi-AZ: 2 × " in text) == database["multi_az"]
+    if (gateways := len(answer.plans[plan].all("aws_nat_gateway"))) > 1:
+        assert f"| NAT | {gateways} gateways" in text
 
 
 # -- roll.py: ECS' answers are scripted; that they and the questions have ECS' form is botocore's to check

@@ -52,7 +52,7 @@ resource "aws_eks_pod_identity_association" "run" {
   for_each = local.ecs ? [] : var.kubernetes_service_accounts
 
   cluster_name    = module.cluster.name
-  namespace       = var.kubernetes_namespace
+  namespace       = local.name
   service_account = each.key
   role_arn        = aws_iam_role.run.arn
 
