@@ -24,6 +24,8 @@ from tests.infra.tools import ROOT, attempt, run, tool
 
 pytestmark = [pytest.mark.infra, pytest.mark.timeout(900)]  # half a minute of one core, but who knows what else runs
 
+pytest_plugins = ["tests.flows.maintenance.s3"]
+
 SOURCE = ROOT / "infra/terraform"
 UNREACHABLE = "the AWS provider is not here and cannot be fetched (set TERRAFORM_PLUGIN_DIR)"
 
@@ -185,11 +187,33 @@ def test_checkov_finds_nothing_that_is_not_explained() -> None:
 
 
 @pytest.mark.parametrize("environment", ["qa", "prod"])
-def test_the_state_is_remote_encrypted_and_locked(environment: str) -> None:
-    rendered = (SOURCE / f"environments/{environment}/main.tf").read_text()
-    backend = rendered.partition('backend "s3" {')[2].partition("}")[0]
-    lines = {line.replace(" ", "") for line in backend.splitlines()}
-    assert {"use_lockfile=true", "encrypt=true", f'key="prefect-platform/{environment}.tfstate"'} <= lines
+def test_the_state_is_remote_and_a_second_apply_at_the_same_time_is_refused(
+    environment: str, copy: Path, s3: str, s3_server: str
+) -> None:
+    bucket, key = s3.removeprefix("s3://"), f"prefect-platform/{environment}.tfstate"
+    not_aws = ("use_path_style", "skip_credentials_validation", "skip_requesting_account_id", "skip_region_validation")
+    words = [
+        f"-backend-config={word}"
+        for word in (f"bucket={bucket}", "region=us-east-1", *(f"{name}=true" for name in not_aws))
+    ]
+    where = initialised(copy / f"environments/{environment}", "-reconfigure", *words)
+    store = boto3.client("s3", endpoint_url=s3_server)
+    store.put_object(Bucket=bucket, Key=f"{key}.tflock", Body=json.dumps({"ID": "1", "Who": "somebody@else"}))
+    state = copy / "empty.tfstate"
+    state.write_text(
+        json.dumps({"version": 4, "serial": 1, "lineage": "x", "terraform_version": "1.11.0", "resources": []})
+    )
+
+    refused = terraform(where, "state", "push", str(state))
+    assert (
+        refused.returncode == 1
+        and "Error acquiring the state lock" in refused.stderr
+        and "somebody@else" in refused.stderr
+    )
+
+    store.delete_object(Bucket=bucket, Key=f"{key}.tflock")
+    assert terraform(where, "state", "push", str(state)).returncode == 0
+    assert store.head_object(Bucket=bucket, Key=key)["ServerSideEncryption"] == "AES256"
 
 
 # -- Data
