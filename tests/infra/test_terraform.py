@@ -29,6 +29,29 @@ pytest_plugins = ["tests.flows.maintenance.s3"]
 SOURCE = ROOT / "infra/terraform"
 UNREACHABLE = "the AWS provider is not here and cannot be fetched (set TERRAFORM_PLUGIN_DIR)"
 
+SECRETS_ALONE = """
+provider "aws" {
+  region                      = "us-east-1"
+  skip_credentials_validation = true
+  skip_requesting_account_id  = true
+}
+
+provider "aws" {
+  alias                       = "passwords"
+  region                      = "us-east-1"
+  skip_credentials_validation = true
+  skip_requesting_account_id  = true
+}
+
+module "secrets" {
+  source        = "../modules/secrets"
+  providers     = { aws = aws, aws.passwords = aws.passwords }
+  name          = "prefect-test"
+  recovery_days = 0
+  kms_key_arn   = "alias/aws/secretsmanager"
+}
+"""
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -81,7 +104,9 @@ def answer(tests: Path) -> Answer:
 
 def initialised(where: Path, *words: str) -> Path:
     folder = os.environ.get("TERRAFORM_PLUGIN_DIR")
-    found = terraform(where, "init", "-input=false", *words, *([f"-plugin-dir={folder}"] if folder else []))
+    found = terraform(
+        where, "init", "-no-color", "-input=false", *words, *([f"-plugin-dir={folder}"] if folder else [])
+    )
     if found.returncode and not folder and "Failed to query available provider packages" in found.stderr:
         pytest.skip(UNREACHABLE)
     assert found.returncode == 0, found.stdout + found.stderr
@@ -110,7 +135,7 @@ def read(plan: dict[str, Any]) -> Plan:
 
 
 def terraform(where: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    ours = {"TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1", "NO_COLOR": "1"}
+    ours = {"TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1"}
     command = [tool("terraform"), *words]
     return subprocess.run(command, cwd=where, env=os.environ | ours, capture_output=True, text=True)
 
@@ -204,7 +229,7 @@ def test_the_state_is_remote_and_a_second_apply_at_the_same_time_is_refused(
         json.dumps({"version": 4, "serial": 1, "lineage": "x", "terraform_version": "1.11.0", "resources": []})
     )
 
-    refused = terraform(where, "state", "push", str(state))
+    refused = terraform(where, "state", "push", "-no-color", str(state))
     assert (
         refused.returncode == 1
         and "Error acquiring the state lock" in refused.stderr
@@ -212,7 +237,7 @@ def test_the_state_is_remote_and_a_second_apply_at_the_same_time_is_refused(
     )
 
     store.delete_object(Bucket=bucket, Key=f"{key}.tflock")
-    assert terraform(where, "state", "push", str(state)).returncode == 0
+    assert terraform(where, "state", "push", "-no-color", str(state)).returncode == 0
     assert store.head_object(Bucket=bucket, Key=key)["ServerSideEncryption"] == "AES256"
 
 
@@ -273,6 +298,24 @@ def test_no_password_is_in_a_plan(answer: Answer) -> None:
         texts = {resource.address: json.dumps(resource.values) for resource in plan}
         assert [address for address, text in texts.items() if any(word in text for word in given)] == [], name
     assert len(answer.plans["prod_on_ecs"].all("aws_secretsmanager_secret_version")) == 4
+
+
+def test_aws_makes_the_passwords_and_the_state_has_none_but_redis(copy: Path, s3: str, s3_server: str) -> None:
+    """Really applied, to a Secrets Manager on this machine: what is mocked above has no passwords to leak."""
+    root = copy / "secrets-alone"
+    root.mkdir()
+    (root / "main.tf").write_text(SECRETS_ALONE)
+    applied = terraform(initialised(root), "apply", "-no-color", "-auto-approve", "-input=false")
+    assert applied.returncode == 0, applied.stdout + applied.stderr
+
+    manager = boto3.client("secretsmanager", endpoint_url=s3_server, region_name="us-east-1")
+    names = ("database-password", "redis-token", "api-auth-string")
+    made = {name: manager.get_secret_value(SecretId=f"prefect-test/{name}")["SecretString"] for name in names}
+    assert made["api-auth-string"].startswith("prefect:")
+    passwords = {name: text.removeprefix("prefect:") for name, text in made.items()}
+    assert len(set(passwords.values())) == 3 and all(len(word) == 48 and word.isalnum() for word in passwords.values())
+    state = (root / "terraform.tfstate").read_text()
+    assert [name for name, word in passwords.items() if word in state] == ["redis-token"]
 
 
 # -- What runs on ECS
