@@ -22,10 +22,35 @@ from botocore.stub import Stubber  # type: ignore[import-untyped]
 from infra.terraform import roll
 from tests.infra.tools import ROOT, attempt, run, tool
 
-pytestmark = pytest.mark.infra
+pytestmark = [pytest.mark.infra, pytest.mark.timeout(900)]  # half a minute of one core, but who knows what else runs
+
+pytest_plugins = ["tests.flows.maintenance.s3"]
 
 SOURCE = ROOT / "infra/terraform"
 UNREACHABLE = "the AWS provider is not here and cannot be fetched (set TERRAFORM_PLUGIN_DIR)"
+
+SECRETS_ALONE = """
+provider "aws" {
+  region                      = "us-east-1"
+  skip_credentials_validation = true
+  skip_requesting_account_id  = true
+}
+
+provider "aws" {
+  alias                       = "passwords"
+  region                      = "us-east-1"
+  skip_credentials_validation = true
+  skip_requesting_account_id  = true
+}
+
+module "secrets" {
+  source        = "../modules/secrets"
+  providers     = { aws = aws, aws.passwords = aws.passwords }
+  name          = "prefect-test"
+  recovery_days = 0
+  kms_key_arn   = "alias/aws/secretsmanager"
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -67,25 +92,29 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def answer(copy: Path) -> Answer:
-    tests = initialised(copy / "tests", "-test-directory=.")
-    answer = Answer({}, {}, {})
-    # The plans are told with all of the provider's schema, 14 MB each: only where they are read.
-    listen(answer, tests, "-filter=environments.tftest.hcl", "-verbose")
-    listen(answer, tests, "-filter=refused.tftest.hcl")
-    return answer
+def tests(copy: Path) -> Path:
+    return initialised(copy / "tests", "-test-directory=.")
+
+
+@pytest.fixture(scope="module")
+def answer(tests: Path) -> Answer:
+    """With the plans, which are told with all of the provider's schema, 14 MB each: only where they are read."""
+    return listen(tests, "-filter=environments.tftest.hcl", "-verbose")
 
 
 def initialised(where: Path, *words: str) -> Path:
     folder = os.environ.get("TERRAFORM_PLUGIN_DIR")
-    found = terraform(where, "init", "-input=false", *words, *([f"-plugin-dir={folder}"] if folder else []))
+    found = terraform(
+        where, "init", "-no-color", "-input=false", *words, *([f"-plugin-dir={folder}"] if folder else [])
+    )
     if found.returncode and not folder and "Failed to query available provider packages" in found.stderr:
         pytest.skip(UNREACHABLE)
     assert found.returncode == 0, found.stdout + found.stderr
     return where
 
 
-def listen(answer: Answer, where: Path, *words: str) -> None:
+def listen(where: Path, *words: str) -> Answer:
+    answer = Answer({}, {}, {})
     told = terraform(where, "test", "-test-directory=.", "-json", *words)
     for line in told.stdout.splitlines():
         entry = json.loads(line)
@@ -97,6 +126,7 @@ def listen(answer: Answer, where: Path, *words: str) -> None:
         elif entry["type"] == "diagnostic" and entry["diagnostic"]["severity"] == "error":
             problem = entry["diagnostic"]
             answer.complaints.setdefault(name, []).append(f"{problem['summary']}: {problem['detail']}")
+    return answer
 
 
 def read(plan: dict[str, Any]) -> Plan:
@@ -105,7 +135,7 @@ def read(plan: dict[str, Any]) -> Plan:
 
 
 def terraform(where: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    ours = {"TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1", "NO_COLOR": "1"}
+    ours = {"TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1"}
     command = [tool("terraform"), *words]
     return subprocess.run(command, cwd=where, env=os.environ | ours, capture_output=True, text=True)
 
@@ -152,11 +182,20 @@ def test_production_is_valid_for_the_real_provider(copy: Path) -> None:
     assert told["valid"], told["diagnostics"]
 
 
-def test_every_plan_is_made_or_refused_as_it_should_be(answer: Answer) -> None:
-    wrong = {name: answer.complaints.get(name, status) for name, status in answer.status.items() if status != "pass"}
-    assert wrong == {}
-    runs = [line for file in SOURCE.glob("tests/*.tftest.hcl") for line in file.read_text().splitlines()]
-    assert len(answer.status) == sum(line.startswith("run ") for line in runs)
+def test_every_environment_can_be_planned(answer: Answer) -> None:
+    assert wrong(answer) == {}
+    assert set(answer.plans) == {"prod_on_ecs", "qa_on_eks", "account"}
+
+
+def test_what_would_be_unsafe_is_refused(tests: Path) -> None:
+    answer = listen(tests, "-filter=refused.tftest.hcl")
+    assert wrong(answer) == {}
+    lines = (SOURCE / "tests/refused.tftest.hcl").read_text().splitlines()
+    assert len(answer.status) == sum(line.startswith("run ") for line in lines)
+
+
+def wrong(answer: Answer) -> dict[str, object]:
+    return {name: answer.complaints.get(name, status) for name, status in answer.status.items() if status != "pass"}
 
 
 def test_checkov_finds_nothing_that_is_not_explained() -> None:
@@ -173,11 +212,33 @@ def test_checkov_finds_nothing_that_is_not_explained() -> None:
 
 
 @pytest.mark.parametrize("environment", ["qa", "prod"])
-def test_the_state_is_remote_encrypted_and_locked(environment: str) -> None:
-    rendered = (SOURCE / f"environments/{environment}/main.tf").read_text()
-    backend = rendered.partition('backend "s3" {')[2].partition("}")[0]
-    lines = {line.replace(" ", "") for line in backend.splitlines()}
-    assert {"use_lockfile=true", "encrypt=true", f'key="prefect-platform/{environment}.tfstate"'} <= lines
+def test_the_state_is_remote_and_a_second_apply_at_the_same_time_is_refused(
+    environment: str, copy: Path, s3: str, s3_server: str
+) -> None:
+    bucket, key = s3.removeprefix("s3://"), f"prefect-platform/{environment}.tfstate"
+    not_aws = ("use_path_style", "skip_credentials_validation", "skip_requesting_account_id", "skip_region_validation")
+    words = [
+        f"-backend-config={word}"
+        for word in (f"bucket={bucket}", "region=us-east-1", *(f"{name}=true" for name in not_aws))
+    ]
+    where = initialised(copy / f"environments/{environment}", "-reconfigure", *words)
+    store = boto3.client("s3", endpoint_url=s3_server)
+    store.put_object(Bucket=bucket, Key=f"{key}.tflock", Body=json.dumps({"ID": "1", "Who": "somebody@else"}))
+    state = copy / "empty.tfstate"
+    state.write_text(
+        json.dumps({"version": 4, "serial": 1, "lineage": "x", "terraform_version": "1.11.0", "resources": []})
+    )
+
+    refused = terraform(where, "state", "push", "-no-color", str(state))
+    assert (
+        refused.returncode == 1
+        and "Error acquiring the state lock" in refused.stderr
+        and "somebody@else" in refused.stderr
+    )
+
+    store.delete_object(Bucket=bucket, Key=f"{key}.tflock")
+    assert terraform(where, "state", "push", "-no-color", str(state)).returncode == 0
+    assert store.head_object(Bucket=bucket, Key=key)["ServerSideEncryption"] == "AES256"
 
 
 # -- Data
@@ -237,6 +298,24 @@ def test_no_password_is_in_a_plan(answer: Answer) -> None:
         texts = {resource.address: json.dumps(resource.values) for resource in plan}
         assert [address for address, text in texts.items() if any(word in text for word in given)] == [], name
     assert len(answer.plans["prod_on_ecs"].all("aws_secretsmanager_secret_version")) == 4
+
+
+def test_aws_makes_the_passwords_and_the_state_has_none_but_redis(copy: Path, s3: str, s3_server: str) -> None:
+    """Really applied, to a Secrets Manager on this machine: what is mocked above has no passwords to leak."""
+    root = copy / "secrets-alone"
+    root.mkdir()
+    (root / "main.tf").write_text(SECRETS_ALONE)
+    applied = terraform(initialised(root), "apply", "-no-color", "-auto-approve", "-input=false")
+    assert applied.returncode == 0, applied.stdout + applied.stderr
+
+    manager = boto3.client("secretsmanager", endpoint_url=s3_server, region_name="us-east-1")
+    names = ("database-password", "redis-token", "api-auth-string")
+    made = {name: manager.get_secret_value(SecretId=f"prefect-test/{name}")["SecretString"] for name in names}
+    assert made["api-auth-string"].startswith("prefect:")
+    passwords = {name: text.removeprefix("prefect:") for name, text in made.items()}
+    assert len(set(passwords.values())) == 3 and all(len(word) == 48 and word.isalnum() for word in passwords.values())
+    state = (root / "terraform.tfstate").read_text()
+    assert [name for name, word in passwords.items() if word in state] == ["redis-token"]
 
 
 # -- What runs on ECS
@@ -339,7 +418,7 @@ def test_kubernetes_encrypts_its_secrets_logs_everything_and_answers_to_named_ne
 
 def test_pods_reach_the_buckets_without_a_key(qa: Plan) -> None:
     accounts = {entry.values["service_account"] for entry in qa.all("aws_eks_pod_identity_association")}
-    assert accounts == {"prefect-worker", "prefect-run"}
+    assert accounts == {"prefect-jobs", "prefect-platform-backup"}
     (trust,) = (role for role in qa.all("aws_iam_role") if role.values["name"] == "prefect-qa-run")
     assert trust.json("assume_role_policy")["Statement"][0]["Principal"] == {"Service": "pods.eks.amazonaws.com"}
 
@@ -390,6 +469,23 @@ def test_every_alarm_reaches_somebody_and_every_service_has_one(prod: Plan) -> N
     assert watched == {service.values["name"] for service in prod.all("aws_ecs_service")}
     databases = [alarm for alarm in alarms if alarm.values["namespace"] == "AWS/RDS"]
     assert {"FreeStorageSpace", "CPUUtilization"} <= {alarm.values["metric_name"] for alarm in databases}
+
+
+# -- What it costs
+
+
+@pytest.mark.parametrize(("environment", "plan"), [("prod", "prod_on_ecs"), ("qa", "qa_on_eks")])
+def test_the_estimate_adds_up_and_is_of_what_is_planned(environment: str, plan: str, answer: Answer) -> None:
+    text = (SOURCE / f"environments/{environment}/README.md").read_text()
+    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    *parts, total = [int(row[2]) for row in rows[1:]]
+    assert sum(parts) == total
+    database = answer.plans[plan].one("aws_db_instance").values
+    redis = answer.plans[plan].one("aws_elasticache_replication_group").values
+    assert f"{database['instance_class']}, " in text and f"{database['allocated_storage']} GB × " in text
+    assert f"{redis['node_type']}, " in text and ("Multi-AZ: 2 × " in text) == database["multi_az"]
+    if (gateways := len(answer.plans[plan].all("aws_nat_gateway"))) > 1:
+        assert f"| NAT | {gateways} gateways" in text
 
 
 # -- roll.py: ECS' answers are scripted; that they and the questions have ECS' form is botocore's to check

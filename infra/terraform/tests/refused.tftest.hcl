@@ -352,6 +352,8 @@ run "workers_that_cannot_be" {
     log_retention_days = 30
     alarm_emails       = []
     github             = { repository = "owner/name" }
+    generate_secrets   = false
+    given_secrets      = { database-password = "x", redis-token = "x", api-auth-string = "x:x" }
   }
 
   expect_failures = [var.worker_image, var.work_pools]

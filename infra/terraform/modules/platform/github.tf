@@ -78,7 +78,7 @@ resource "aws_eks_access_policy_association" "github" {
 
   access_scope {
     type       = "namespace"
-    namespaces = [var.kubernetes_namespace]
+    namespaces = [local.name]
   }
 
   depends_on = [aws_eks_access_entry.github]

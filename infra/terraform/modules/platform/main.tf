@@ -172,6 +172,7 @@ resource "aws_secretsmanager_secret_version" "server" {
     database_url    = "postgresql+asyncpg://prefect:${module.secrets.database_password}@${module.database.address}:5432/prefect?ssl=require"
     messaging_url   = "rediss://:${module.secrets.redis_token}@${module.cache.address}:6379/0"
     docket_url      = "rediss://:${module.secrets.redis_token}@${module.cache.address}:6379/1"
+    redis_password  = module.secrets.redis_token
     api_auth_string = module.secrets.api_auth_string
   })
   # Another database, another Redis or new passwords: another number, and so written again.

@@ -40,6 +40,19 @@ resource "aws_iam_role_policy_attachment" "run_execution" {
   policy_arn = "arn:${data.aws_partition.current.partition}:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"
 }
 
+# The API's password comes to a run as a secret (prefect_api_auth_string_secret_arn of the pool).
+resource "aws_iam_role_policy" "run_execution" {
+  name = "secrets"
+  role = aws_iam_role.run_execution.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      { Effect = "Allow", Action = "secretsmanager:GetSecretValue", Resource = local.auth_secret },
+      { Effect = "Allow", Action = "kms:Decrypt", Resource = aws_kms_key.this.arn },
+    ]
+  })
+}
+
 resource "aws_cloudwatch_log_group" "runs" {
   #checkov:skip=CKV_AWS_338:How long is var.log_retention_days; production refuses less than a year.
   name              = "/${local.name}/runs"
@@ -52,7 +65,7 @@ resource "aws_eks_pod_identity_association" "run" {
   for_each = local.ecs ? [] : var.kubernetes_service_accounts
 
   cluster_name    = module.cluster.name
-  namespace       = var.kubernetes_namespace
+  namespace       = local.name
   service_account = each.key
   role_arn        = aws_iam_role.run.arn
 

@@ -121,7 +121,7 @@ variable "results_days" {
 }
 
 variable "result_storage_block" {
-  description = "Prefect block, such as s3-bucket/results, where flow runs keep their results. null: in the worker's memory, gone with it."
+  description = "Prefect block where flow runs keep their results: remote-file-system/results, once infra/storage/results.py has made it. null: in the worker's memory, gone with it."
   type        = string
   default     = null
 }
@@ -211,15 +211,10 @@ variable "cluster_endpoint_cidrs" {
   default = []
 }
 
-variable "kubernetes_namespace" {
-  type    = string
-  default = "prefect"
-}
-
 variable "kubernetes_service_accounts" {
-  description = "EKS: service accounts whose pods may use the buckets."
+  description = "EKS: service accounts in the namespace prefect-<environment> whose pods may use the buckets. Those of infra/helm/chart."
   type        = set(string)
-  default     = ["prefect-worker", "prefect-run"]
+  default     = ["prefect-jobs", "prefect-platform-backup"]
 }
 
 variable "secrets_version" {
