@@ -68,7 +68,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
     with platform() as there:
         stack.start_server(there)
         trial = ha.Trial(there, 0, 0, print)
-        ha.deploy(trial, None)
+        ha.deploy(trial, silent_after=3600)  # nothing but `settle` ends what hangs
         with client_of(there) as api:
             for state in ("COMPLETED", "COMPLETED", "FAILED"):
                 run_of(api, trial.deployments["ingestion"], state)
