@@ -98,6 +98,7 @@ def test_replicas_that_stayed_as_they_were_are_noticed(platform: Platform) -> No
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_the_previous_prefect_becomes_this_one_while_runs_go_on_and_none_is_lost() -> None:
     if not trial.previous().exists():
         pytest.skip("the previous Prefect is not installed (python infra/upgrade/trial.py --prepare)")
