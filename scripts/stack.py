@@ -136,9 +136,10 @@ class Kept:
 
     def kill(self) -> None:
         """As the kernel does when memory is short, or a machine that goes away: with all that it started."""
-        if self.process:
-            self.process.kill()
-        self.stack.kill_marked(self.part.name)
+        with self._change:  # it is started again afterwards, or its successor would be killed as well
+            if self.process:
+                self.process.kill()
+            self.stack.kill_marked(self.part.name)
 
     def ask_to_end(self) -> None:
         """It is started again."""

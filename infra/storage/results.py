@@ -75,7 +75,7 @@ def _block(words: argparse.Namespace) -> str:
         raise InvalidInput(
             "Which API? Set PREFECT_API_URL, and PREFECT_API_KEY or PREFECT_API_AUTH_STRING if it asks for one."
         )
-    with Client(Api(url=found["URL"], key=found["KEY"], auth_string=found["AUTH_STRING"], shared=False)) as api:
+    with Client(Api(url=found["URL"], key=found["KEY"], auth_string=found["AUTH_STRING"])) as api:
         connect(api)
         done = block(api, words.name, words.url)
     return f"{done} Workers use it by PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK={KIND}/{words.name}"

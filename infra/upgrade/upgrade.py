@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     migration = _command(words.migrate) if words.migrate else lambda: restore.migrate(words.database)
     try:
         database = restore.plain(words.database)
-        with restore.client() as api:
+        with restore.client(any_version=True) as api:
             upgrade(
                 api,
                 version("prefect"),

@@ -48,6 +48,7 @@ def outcome(trial: Trial) -> Report:
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_no_run_is_lost_while_parts_of_the_platform_go_and_come_back(outcome: Report) -> None:
     assert outcome.lost == ()
     assert sum(outcome.states.values()) == 20
@@ -56,6 +57,7 @@ def test_no_run_is_lost_while_parts_of_the_platform_go_and_come_back(outcome: Re
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_a_client_does_not_notice_that_one_of_two_replicas_is_gone(outcome: Report) -> None:
     [killed] = [one for one in outcome.away if one.fault == "kill -9 of an API replica"]
     assert killed.seconds < 2
@@ -78,6 +80,7 @@ def states(trial: Trial, run: str) -> list[str]:
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("outcome")
 def test_a_run_without_a_sign_of_life_crashes_and_is_tried_again_where_its_deployment_asks_for_it(trial: Trial) -> None:
     asks, does_not = silent_run(trial, "ingestion"), silent_run(trial, "maintenance")

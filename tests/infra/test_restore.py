@@ -68,7 +68,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
     with platform() as there:
         stack.start_server(there)
         trial = ha.Trial(there, 0, 0, print)
-        ha.deploy(trial, None)
+        ha.deploy(trial, silent_after=3600)  # nothing but `settle` ends what hangs
         with client_of(there) as api:
             for state in ("COMPLETED", "COMPLETED", "FAILED"):
                 run_of(api, trial.deployments["ingestion"], state)
@@ -88,13 +88,13 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
 def fresh(old: Old) -> Iterator[Stack]:
     """Another platform, with the backup in it."""
     with platform() as found:
-        restore.put_back(old.backup, found.database)
-        restore.migrate(found.database)
+        assert restore.main(["restore", str(old.backup), "--database", found.database]) == 0
         stack.start_server(found)
         yield found
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_a_restored_platform_has_all_deployments_and_runs_and_the_ledger(old: Old, fresh: Stack) -> None:
     with client_of(fresh) as api:
         assert inventory.differences(old.inventory, inventory.read(api)) == []
@@ -104,11 +104,13 @@ def test_a_restored_platform_has_all_deployments_and_runs_and_the_ledger(old: Ol
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_on_a_restored_platform_there_is_nothing_to_deploy(old: Old, fresh: Stack) -> None:
     assert tool(fresh, "plan", old.repository)["changes"] == []
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_what_was_under_way_is_crashed_and_slots_that_nobody_holds_are_freed(old: Old, fresh: Stack) -> None:
     with client_of(fresh) as api:
         assert restore.settle(api, write=False)[-1] == "3 to settle; nothing was written. --write does it."
@@ -121,6 +123,7 @@ def test_what_was_under_way_is_crashed_and_slots_that_nobody_holds_are_freed(old
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_a_backup_is_never_put_over_another_database(old: Old, fresh: Stack) -> None:
     with pytest.raises(InvalidInput, match="a backup is put into an empty database only"):
         restore.put_back(old.backup, fresh.database)
