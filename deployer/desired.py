@@ -83,7 +83,12 @@ def _item(environment: Environment, found: Declared, code: Code, commit: str, sc
         "version": commit,
         "tags": sorted({*defaults.tags, *base.tags, *over.tags, *scope.tags}),
         "parameters": {**defaults.parameters, **base.parameters, **over.parameters},
-        "job_variables": {**code.job_variables, **defaults.job_variables, **base.job_variables, **over.job_variables},
+        "job_variables": {
+            **code.variables_for(pool.type),
+            **defaults.job_variables,
+            **base.job_variables,
+            **over.job_variables,
+        },
         "description": over.description if over.description is not None else base.description,
         "work_pool_name": pool_name(scope, pool.name),
         "work_queue_name": over.queue if over.queue is not None else base.queue,
