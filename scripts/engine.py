@@ -56,7 +56,9 @@ def engine(state: Path, say: Say) -> Iterator[Engine]:
     """The engine that DOCKER_HOST or the usual socket leads to, else our own, as long as this lasts."""
     found = images.client()
     if found is None:
-        raise NoEngine("no `docker` here can build with BuildKit. Install Docker (apt install docker.io), or its buildx plugin.")
+        raise NoEngine(
+            "no `docker` here can build with BuildKit. Install Docker (apt install docker.io), or its buildx plugin."
+        )
     if found.answers():
         say("a Docker engine runs: using it")
         configured = os.environ.get("PIP_CONFIG_FILE")
@@ -97,7 +99,9 @@ def _own(client: Docker, state: Path, say: Say) -> Iterator[Docker]:
         raise NoEngine(f"no Docker engine runs, and one of our own cannot be started here: {lacking}.")
     state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="engine-") as short:  # a socket's path has to be short
-        docker = Docker(client.program, {**client.environment, "DOCKER_HOST": f"unix://{short}/socket", "DOCKER_CONFIG": short})
+        docker = Docker(
+            client.program, {**client.environment, "DOCKER_HOST": f"unix://{short}/socket", "DOCKER_CONFIG": short}
+        )
         say("no Docker engine runs: starting one of our own")
         process = _start(short, state)
         try:
@@ -195,7 +199,9 @@ def _suite() -> str:
         release = platform.freedesktop_os_release()
         if release.get("ID") == "debian" and release.get("VERSION_CODENAME"):
             return release["VERSION_CODENAME"]
-    raise NoEngine("images to stand in for the public ones can only be made on Debian. Start a Docker engine that can pull.")
+    raise NoEngine(
+        "images to stand in for the public ones can only be made on Debian. Start a Docker engine that can pull."
+    )
 
 
 def _is_there(docker: Docker, image: str) -> bool:
@@ -210,7 +216,9 @@ def _debootstrap(docker: Docker, suite: str, image: str, state: Path) -> None:
             raise NoEngine(f"debootstrap failed: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
         with subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE) as tar:
             command = [docker.program, "import", "-", image]
-            subprocess.run(command, stdin=tar.stdout, env=dict(docker.environment), check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                command, stdin=tar.stdout, env=dict(docker.environment), check=True, stdout=subprocess.DEVNULL
+            )
 
 
 # -- packages: downloaded once by this machine's own pip, with its configuration, and served to the builds
@@ -249,7 +257,16 @@ def _download(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="pip-") as scratch:
         _call([uv, "venv", "--quiet", "--seed", "--python", "/usr/bin/python3", scratch])
         for lock in LOCKS:
-            words = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", folder, "--requirement", ROOT / lock]
+            words = [
+                "--no-deps",
+                "--require-hashes",
+                "--only-binary",
+                ":all:",
+                "--dest",
+                folder,
+                "--requirement",
+                ROOT / lock,
+            ]
             _call([f"{scratch}/bin/pip", "download", "--quiet", *words])
 
 

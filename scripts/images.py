@@ -41,7 +41,10 @@ class Docker:
         done = subprocess.run(command, input=stdin, capture_output=True, env=environment, check=False)
         if done.returncode:
             said = (done.stderr + done.stdout).decode(errors="replace").strip().splitlines()[-12:]
-            raise ImageError(f"`docker {' '.join(words[:3])} ...` ended with {done.returncode}:\n" + "\n".join(f"    {line}" for line in said))
+            raise ImageError(
+                f"`docker {' '.join(words[:3])} ...` ended with {done.returncode}:\n"
+                + "\n".join(f"    {line}" for line in said)
+            )
         return done.stdout.decode(errors="replace").strip()
 
     def answers(self) -> bool:
@@ -86,7 +89,9 @@ def content(root: Path, dirty: bool) -> Content:
             f"{changed[0][3:]}{more} differ from the commit {commit[:12]}. Commit them, or build the work tree as it is with --dirty: "
             "its images are labelled so."
         )
-    return Content(f"{commit}-dirty", None) if changed else Content(commit, git(root, "archive", "--format=tar", commit))
+    return (
+        Content(f"{commit}-dirty", None) if changed else Content(commit, git(root, "archive", "--format=tar", commit))
+    )
 
 
 def git(root: Path, *words: str) -> bytes:
@@ -113,7 +118,9 @@ def build(
 
 def source(root: Path) -> str:
     """Where the code is from: the remote's address, without a credential in it."""
-    done = subprocess.run(["git", "-C", str(root), "remote", "get-url", "origin"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(root), "remote", "get-url", "origin"], capture_output=True, text=True, check=False
+    )
     return re.sub(r"//[^@/]*@", "//", done.stdout.strip()) if done.stdout.startswith(("https://", "git@")) else ""
 
 

@@ -42,7 +42,9 @@ def content(name: str, path: str) -> str:
     try:
         found = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
-        sys.exit(f"entrypoint: {name} names the file {path}: {error.strerror}. Mount the secret there, readable for uid {os.getuid()}.")
+        sys.exit(
+            f"entrypoint: {name} names the file {path}: {error.strerror}. Mount the secret there, readable for uid {os.getuid()}."
+        )
     if not found:
         sys.exit(f"entrypoint: {name} names the file {path}, which is empty. Write the secret into it.")
     return found

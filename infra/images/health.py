@@ -50,7 +50,9 @@ def answers(url: str) -> int:
 
 
 def connected(ports: list[int], tables: tuple[str, ...] = ("/proc/net/tcp", "/proc/net/tcp6")) -> int:
-    rows = [line.split() for table in tables if Path(table).exists() for line in Path(table).read_text().splitlines()[1:]]
+    rows = [
+        line.split() for table in tables if Path(table).exists() for line in Path(table).read_text().splitlines()[1:]
+    ]
     remote = {int(row[2].rpartition(":")[2], 16) for row in rows if row[3] == ESTABLISHED}
     missing = [port for port in ports if port not in remote]
     print(f"no connection to port {', '.join(map(str, missing))}" if missing else "connected")

@@ -48,7 +48,7 @@ def files(code: str) -> dict[str, str | None]:
     return {
         "flows/__init__.py": "",
         "flows/shop/__init__.py": "",
-        "flows/shop/where.py": WHERE.replace("CODE\"", f'{code}"', 1),
+        "flows/shop/where.py": WHERE.replace('CODE"', f'{code}"', 1),
         "flows/shop/helper.py": module,
         "flows/shop/late.py": module,
     }
@@ -67,6 +67,8 @@ def trap(tmp_path_factory: pytest.TempPathFactory) -> str:
     for name, text in files("the trap").items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(text or "")
+    caught = [python, "-c", "from flows.shop import helper; print(helper.CODE)"]
+    assert subprocess.run(caught, capture_output=True, text=True, check=True, cwd=home).stdout.strip() == "the trap"
     return str(python)
 
 
