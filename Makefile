@@ -10,10 +10,10 @@ PARALLEL := --numprocesses auto --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-github test test-stack check format bench up down lock install infra-setup infra-check
+.PHONY: help setup demo demo-github test test-stack check format bench up down lock install infra-setup infra-check image compose-test
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## Create .venv from the lock, unless it is there and current
 	@cmp -s requirements.txt .venv/requirements.txt && test -x $(RUN) || $(MAKE) --no-print-directory install
@@ -35,6 +35,12 @@ infra-setup: setup ## Install the tools that check infra/ into .venv-infra
 
 infra-check: infra-setup ## Check infra/: images, Compose, Helm and Kubernetes, Terraform, monitoring; starts nothing
 	@$(RUN) -m pytest $(or $(TESTS),-m infra $(PARALLEL) tests/infra)
+
+image: ## Build the images server, worker and flows from the last commit; ARGUMENTS="worker --tag x"
+	@$(PYTHON) scripts/images.py $(ARGUMENTS)
+
+compose-test: infra-setup ## Bring the Compose dev stack up for real, deploy to it, run flows in it, take it down
+	@$(RUN) scripts/compose_test.py
 
 check: setup ## Lint, format, types, file hygiene and the lock: every hook on every file
 	@$(RUN) -m pre_commit run --all-files

@@ -42,7 +42,7 @@ def where(told: str):
 """
 
 
-def files(code: str) -> dict[str, str | None]:
+def files(code: str) -> dict[str, str]:
     """The flows of a commit, which say that they are `code`."""
     module = f'CODE = "{code}"\n'
     return {
@@ -58,18 +58,18 @@ def files(code: str) -> dict[str, str | None]:
 def trap(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Python with all that ours has, and a package `flows` besides."""
     home = tmp_path_factory.mktemp("trap")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-    python = home / "bin/python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
+    python = str(home / "bin/python")
     asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
     (site / "ours.pth").write_text(sysconfig.get_path("purelib"))
     shutil.copytree(ROOT / "flows", site / "flows")
     for name, text in files("the trap").items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
-        (site / name).write_text(text or "")
+        (site / name).write_text(text)
     caught = [python, "-c", "from flows.shop import helper; print(helper.CODE)"]
     assert subprocess.run(caught, capture_output=True, text=True, check=True, cwd=home).stdout.strip() == "the trap"
-    return str(python)
+    return python
 
 
 @pytest.fixture

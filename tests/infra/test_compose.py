@@ -347,7 +347,7 @@ def test_compose_test_says_in_a_sentence_that_there_is_no_engine(tmp_path: Path)
         "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
         "DOCKER_HOST": "unix:///nowhere",
     }
-    command = [sys.executable, ROOT / "scripts/compose_test.py", "--state", tmp_path / "state"]
+    command = [sys.executable, f"{ROOT}/scripts/compose_test.py", f"--state={tmp_path}/state"]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 1
     assert answer.stderr.startswith(

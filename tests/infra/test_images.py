@@ -53,7 +53,7 @@ def test_the_engines_wheel_has_no_flows_that_would_hide_a_commits_own() -> None:
 
 def started(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """What a command says that the entrypoint becomes."""
-    command = [sys.executable, ENTRYPOINT, sys.executable, "-c", f"import os; {code}"]
+    command = [sys.executable, str(ENTRYPOINT), sys.executable, "-c", f"import os; {code}"]
     environment = {"PATH": os.environ["PATH"], **variables}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
