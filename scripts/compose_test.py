@@ -192,7 +192,7 @@ for file in Path("flows").rglob("deployments.yaml"):
 def deploys_and_runs(stack: Stack, commit: str) -> None:
     """By the environment file as it is: the pools come from it, the code from a clone of the commit."""
     say(f"deploying {commit[:12]} to dev, into an empty Prefect")
-    say(stack.deploy("apply").strip().splitlines()[-1])
+    say(next(line for line in stack.deploy("apply").splitlines() if line.startswith("Release ")))
     say(f"running {END_TO_END}: it starts runs in all three pools")
     stack.deploy("run", END_TO_END)
     ran_in_its_worker(stack, commit)

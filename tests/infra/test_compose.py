@@ -269,8 +269,9 @@ def test_the_secrets_are_made_once_and_can_be_read_by_the_containers_users(tmp_p
     folder = tmp_path / "secrets"
     first = run(str(COMPOSE / "secrets.sh"), folder)
     made = {file.name: file.read_text() for file in folder.iterdir()}
-    wanted = {name for name in rendered("prod")["secrets"] if not name.startswith("tls-")}
-    assert set(made) == wanted and all(len(text) == 48 for text in made.values()) and len(set(made.values())) == 5
+    missing = set(re.findall(r"^([a-z-]+): MISSING", first, flags=re.M))
+    assert set(made) | missing == set(rendered("prod")["secrets"]) and not set(made) & missing
+    assert all(len(text) == 48 for text in made.values()) and len(set(made.values())) == 5
     assert folder.stat().st_mode & 0o777 == 0o700 and {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o444}
     assert first.count("made") == 5 and run(str(COMPOSE / "secrets.sh"), folder).count("kept") == 5
     assert {file.name: file.read_text() for file in folder.iterdir()} == made
