@@ -215,6 +215,7 @@ def test_dev_asks_for_no_credential() -> None:
 )
 def test_the_ui_asks_the_api_where_a_browser_finds_it(env: str, address: str) -> None:
     assert services(env)["api"]["environment"]["PREFECT_SERVER_UI_API_URL"] == address
+    assert services(env)["worker-ingestion"]["environment"]["PREFECT_UI_URL"] + "/api" == address
 
 
 def test_only_nginx_in_prod_can_be_reached_from_outside(env: str) -> None:
