@@ -216,18 +216,17 @@ def ran_in_its_worker(stack: Stack, commit: str) -> None:
 
 
 def an_edit_is_seen_at_once(stack: Stack) -> None:
-    """With `source: {strategy: local, directory: /opt/flows}`: saved is enough, no commit and no deploy."""
+    """With `source: {strategy: local, ..., directory: /opt/flows}`: saved is enough, no commit and no deploy."""
     say("the same with the code from the mounted folder: commit, deploy, run, edit, run")
     environment, catalogue = stack.clone / ENVIRONMENT, stack.clone / "flows/examples/deployments.yaml"
-    text = re.sub(
-        r"(?m)^source:\n(?:[ #].*\n)+", "source: {strategy: local, directory: /opt/flows}\n", environment.read_text()
-    )
-    environment.write_text(text.replace("mode:", f"project: {ROOT.name}\nmode:", 1))
+    local = "source: {strategy: local, repository: '${REPOSITORY_URL}', directory: /opt/flows}\n"
+    text = environment.read_text()
+    environment.write_text(re.sub(r"(?m)^source:\n(?:[ #].*\n)+", lambda _: local, text))
     catalogue.write_text(catalogue.read_text() + PROBE_ENTRY)
     (stack.clone / PROBE).write_text(PROBE_TEXT)
     stack.git("add", ".")
     stack.git("commit", "--quiet", "--message", "Take the code from the mounted folder")
-    stack.deploy("apply", "--adopt")
+    stack.deploy("apply")
     before = stack.deploy("run", "probe")
     (stack.clone / PROBE).write_text(PROBE_TEXT.replace("as committed", "as edited"))
     after = stack.deploy("run", "probe")
