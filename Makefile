@@ -11,10 +11,10 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-github test test-stack check format bench up down lock install infra-setup infra-check \
-        ha try-upgrade
+        ha try-upgrade image compose-test
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## Create .venv from the lock, unless it is there and current
 	@cmp -s requirements.txt .venv/requirements.txt && test -x $(RUN) || $(MAKE) --no-print-directory install
@@ -42,6 +42,12 @@ ha: setup ## Kill and restart parts of a whole platform while a hundred runs go,
 
 try-upgrade: setup ## Upgrade a whole platform from the previous Prefect while runs go on
 	@$(RUN) infra/upgrade/trial.py
+
+image: ## Build the images server, worker and flows from the last commit; ARGUMENTS="worker --tag x"
+	@$(PYTHON) scripts/images.py $(ARGUMENTS)
+
+compose-test: infra-setup ## Bring the Compose dev stack up for real, deploy to it, run flows in it, take it down
+	@$(RUN) scripts/compose_test.py
 
 check: setup ## Lint, format, types, file hygiene and the lock: every hook on every file
 	@$(RUN) -m pre_commit run --all-files

@@ -109,7 +109,7 @@ def job_variables(environment: Environment, found: Declared, code: Code) -> dict
     over = environment.deployments.overrides.get(found.declaration.name, Overlay())
     defaults = environment.deployments.defaults
     return {
-        **code.job_variables,
+        **code.variables_for(environment.work_pools[pool_key(environment, found)].type),
         **defaults.job_variables,
         **found.declaration.job_variables,
         **over.job_variables,

@@ -20,6 +20,10 @@ class Code:
     steps: list[dict[str, Any]] = field(default_factory=list)
     job_variables: dict[str, Any] = field(default_factory=dict)
 
+    def variables_for(self, pool_type: str) -> dict[str, Any]:
+        """A process pool starts runs in the worker's own container: which image that is, the platform decides."""
+        return {} if pool_type == "process" else self.job_variables
+
 
 def code(source: Source, commit: str) -> Code:
     return _STRATEGIES[source.strategy](source, commit)

@@ -135,6 +135,7 @@ def play(state: Path) -> None:
     with engine(state, say) as found, clone(state) as folder:
         commit = images.git(folder, "rev-parse", "HEAD").decode().strip()
         build(found, folder, commit)
+        the_images_hold_what_they_say(found, folder, commit)
         with up(found, folder) as stack:
             deploys_and_runs(stack, commit)
             an_edit_is_seen_at_once(stack)
@@ -144,36 +145,88 @@ def play(state: Path) -> None:
 # -- what is tried
 
 
+def the_images_hold_what_they_say(found: Engine, folder: Path, commit: str) -> None:
+    """The labels' commit, nobody's root, a health check; flows in the flows' image only, all of them, and they import."""
+    for target in images.TARGETS:
+        told = json.loads(found.docker.run("image", "inspect", image(target)))[0]["Config"]
+        labels = told["Labels"]
+        if (labels["org.opencontainers.image.revision"], told["User"]) != (commit, "10001:10001") or not told[
+            "Healthcheck"
+        ]:
+            raise TestError(
+                f"the image {target} is of {labels}, for the user {told['User']}, checked by {told['Healthcheck']}."
+            )
+    for target in ("worker", "server"):
+        inside(found, target, "import importlib.util as u; assert not u.find_spec('flows')")
+    wanted = images.git(folder, "ls-tree", "-r", "--name-only", commit, "flows/").decode().split()
+    there = inside(found, "flows", LISTED).split()
+    if missing := {name for name in wanted if not name.endswith("requirements.in")} - set(there):
+        raise TestError(f"the flows' image lacks {', '.join(sorted(missing))}.")
+    names = inside(found, "flows", IMPORTED).split()
+    say(f"the images hold what they say: {len(there)} files of flows, {len(names)} entrypoints import")
+
+
+def inside(found: Engine, target: str, code: str) -> str:
+    """What the code prints in a container as the platforms start it: no root, nothing writable but /tmp and the home."""
+    words = ["--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--workdir", "/opt"]
+    words += ["--tmpfs", "/tmp", "--tmpfs", "/home/prefect:uid=10001,gid=10001"]
+    return found.docker.run("run", *words, image(target), "python", "-c", code)
+
+
+LISTED = """
+from pathlib import Path
+root = Path("/opt/flows")
+print(*(p.relative_to(root) for p in (root / "flows").rglob("*") if p.is_file() and p.suffix != ".pyc"))
+"""
+IMPORTED = """
+import os, yaml
+from pathlib import Path
+from prefect.flows import load_flow_from_entrypoint
+os.chdir("/opt/flows")
+for file in Path("flows").rglob("deployments.yaml"):
+    for entry in yaml.safe_load(file.read_text()):
+        print(load_flow_from_entrypoint(entry["entrypoint"]).name.replace(" ", "-"))
+"""
+
+
 def deploys_and_runs(stack: Stack, commit: str) -> None:
     """By the environment file as it is: the pools come from it, the code from a clone of the commit."""
     say(f"deploying {commit[:12]} to dev, into an empty Prefect")
-    say(stack.deploy("apply").strip().splitlines()[-1])
+    say(next(line for line in stack.deploy("apply").splitlines() if line.startswith("Release ")))
     say(f"running {END_TO_END}: it starts runs in all three pools")
     stack.deploy("run", END_TO_END)
-    runs = stack.ask("/flow_runs/filter", {"sort": "START_TIME_ASC"})
-    told = [(run["work_pool_name"], run["state_type"], run["deployment_version"], container(run)) for run in runs]
-    hosts = {stack.compose("ps", "--quiet", name).strip()[:12] for name in workers(stack)}
-    for pool, state, version, host in told:
-        say(f"  {pool}: {state} in container {host}, of commit {str(version)[:12]}")
-    if {pool for pool, *_ in told} != {"dev-data-ingestion-pool", "dev-analytics-pool", "dev-maintenance-pool"}:
-        raise TestError("not every pool had a run.")
-    if wrong := [one for one in told if one[1] != "COMPLETED" or one[2] != commit or one[3] not in hosts]:
-        raise TestError(f"expected COMPLETED, {commit} and one of the containers {sorted(hosts)}, found {wrong}.")
+    ran_in_its_worker(stack, commit)
+
+
+def ran_in_its_worker(stack: Stack, commit: str) -> None:
+    """Every deployment's run: it ended well, is of the commit, and the worker of its pool says that it took it."""
+    runs = [run for run in stack.ask("/flow_runs/filter", {"sort": "START_TIME_ASC"}) if run["deployment_id"]]
+    pools = {pool_of(stack, name): stack.compose("logs", "--no-log-prefix", name) for name in workers(stack)}
+    for run in runs:
+        pool, state, version = run["work_pool_name"], run["state_type"], run["deployment_version"]
+        say(f"  {pool}: {run['name']} {state}, of commit {str(version)[:12]}")
+        if (state, version) != ("COMPLETED", commit):
+            raise TestError(f"expected COMPLETED and commit {commit}, found {state} and {version}.")
+        if f"'{run['id']}'" not in pools[pool]:
+            raise TestError(
+                f"the worker of {pool} does not speak of the run {run['id']}. It says:\n{pools[pool][-1500:]}"
+            )
+    if missing := set(pools) - {run["work_pool_name"] for run in runs}:
+        raise TestError(f"no run came to {', '.join(sorted(missing))}.")
 
 
 def an_edit_is_seen_at_once(stack: Stack) -> None:
-    """With `source: {strategy: local, directory: /opt/flows}`: saved is enough, no commit and no deploy."""
+    """With `source: {strategy: local, ..., directory: /opt/flows}`: saved is enough, no commit and no deploy."""
     say("the same with the code from the mounted folder: commit, deploy, run, edit, run")
     environment, catalogue = stack.clone / ENVIRONMENT, stack.clone / "flows/examples/deployments.yaml"
-    text = re.sub(
-        r"(?m)^source:\n(?:[ #].*\n)+", "source: {strategy: local, directory: /opt/flows}\n", environment.read_text()
-    )
-    environment.write_text(text.replace("mode:", f"project: {ROOT.name}\nmode:", 1))
+    local = "source: {strategy: local, repository: '${REPOSITORY_URL}', directory: /opt/flows}\n"
+    text = environment.read_text()
+    environment.write_text(re.sub(r"(?m)^source:\n(?:[ #].*\n)+", lambda _: local, text))
     catalogue.write_text(catalogue.read_text() + PROBE_ENTRY)
     (stack.clone / PROBE).write_text(PROBE_TEXT)
     stack.git("add", ".")
     stack.git("commit", "--quiet", "--message", "Take the code from the mounted folder")
-    stack.deploy("apply", "--adopt")
+    stack.deploy("apply")
     before = stack.deploy("run", "probe")
     (stack.clone / PROBE).write_text(PROBE_TEXT.replace("as committed", "as edited"))
     after = stack.deploy("run", "probe")
@@ -291,9 +344,9 @@ def workers(stack: Stack) -> list[str]:
     return [name for name in stack.compose("config", "--services").split() if name.startswith("worker-")]
 
 
-def container(run: Mapping[str, Any]) -> str:
-    """Where the run's process was: a container's host name is the start of its id."""
-    return str(run["infrastructure_pid"]).partition(":")[0]
+def pool_of(stack: Stack, worker: str) -> str:
+    found = json.loads(stack.compose("config", "--format", "json"))["services"][worker]
+    return str(found["environment"]["WORK_POOL"])
 
 
 def troubles(stack: Stack) -> str:

@@ -1,10 +1,9 @@
 #!/bin/sh
-# Make the secrets of an environment that are not there yet, a file each, with random content:
-#     sudo infra/compose/secrets.sh /etc/prefect-platform/qa
+# Make the passwords of an environment that are not there yet, a file each, with random content, and say what else is missing:
+#     sudo infra/compose/secrets.sh /srv/prefect-platform/qa
 # The folder is for root alone; the files can be read by the containers' users, who only see them mounted.
-# For prod put tls-certificate and tls-key (PEM) beside them.
 set -eu
-folder=${1:?name the folder, such as /etc/prefect-platform/qa}
+folder=${1:?name the folder, such as /srv/prefect-platform/qa}
 umask 077
 mkdir -p "$folder"
 for name in postgres-password warehouse-password redis-password grafana-password prefect-api-password; do
@@ -15,4 +14,7 @@ for name in postgres-password warehouse-password redis-password grafana-password
         chmod 444 "$folder/$name"
         echo "$name: made"
     fi
+done
+for name in slack-webhook-url pagerduty-routing-key smtp-password tls-certificate tls-key; do
+    [ -s "$folder/$name" ] || echo "$name: MISSING; write it, chmod 444 (the two of TLS in prod only; 'none' for a channel that you don't have)"
 done

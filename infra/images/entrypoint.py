@@ -16,7 +16,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 PREFIX, SUFFIX = "PREFECT_", "_FILE"
-PREFECTS_OWN = ("_CERT_FILE", "_CA_FILE", "_KEY_FILE")  # settings that are paths, and stay so
+PREFECTS_OWN = (
+    "_SSL_CERT_FILE",
+    "_TLS_CA_FILE",
+    "_TLS_CERT_FILE",
+    "_TLS_KEY_FILE",
+)  # settings that are paths, and stay so
 PLACEHOLDER = re.compile(r"\{file:([^}]+)\}")
 
 

@@ -57,7 +57,17 @@ def test_maps_merge_by_key_and_the_nearest_wins() -> None:
     over = {"hello": {"parameters": {"a": "over"}, "job_variables": {"cpu": 2}}}
     found = item(base, defaults={"parameters": {"a": "default", "b": "default", "d": "default"}}, overrides=over)
     assert found["parameters"] == {"a": "over", "b": "base", "c": "base", "d": "default"}
-    assert found["job_variables"] == {"image": "shop:1", "env": {"X": 1}, "cpu": 2}
+    assert found["job_variables"] == {"env": {"X": 1}, "cpu": 2}
+
+
+@pytest.mark.parametrize(
+    ("pool_type", "given"), [("process", {}), ("docker", {"image": "shop:1"}), ("ecs", {"image": "shop:1"})]
+)
+def test_the_sources_image_is_for_pools_that_start_containers(pool_type: str, given: dict[str, str]) -> None:
+    """In a process pool the run is in the worker's own container, and Prefect knows no job variable of that name."""
+    found = environment(work_pools={"alpha": {"name": "dev-alpha", "type": pool_type}})
+    (asked_for,) = asked(found, declared())
+    assert asked_for["job_variables"] == given
 
 
 def test_tags_add_up_and_carry_the_owner() -> None:

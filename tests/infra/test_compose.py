@@ -1,0 +1,357 @@
+"""The Compose files as Compose itself renders them: what each environment has, what is missing, who can reach what."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.images import entrypoint
+from tests.infra.tools import attempt, run, tool
+
+pytestmark = pytest.mark.infra
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "infra/compose"
+ENVIRONMENTS = ("dev", "qa", "prod")
+GIVEN = {
+    "SERVER_IMAGE": "registry.invalid/server@sha256:" + "1" * 64,
+    "WORKER_IMAGE": "registry.invalid/worker@sha256:" + "2" * 64,
+    "SECRETS": "/srv/prefect-platform",
+    "PUBLIC_URL": "https://prefect-qa.example.com",
+    "PUBLIC_HOST": "prefect.example.com",
+    "RESULT_STORAGE_BLOCK": "s3-bucket/results",
+}
+ONCE = "migrate"
+PREFECTS = ("api", "services", "exporter", "worker-ingestion", "worker-analytics", "worker-maintenance")
+
+
+def compose(env: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Compose on an environment's files, with these variables and nothing of the shell's."""
+    files = [f"--file={COMPOSE}/docker-compose{part}.yml" for part in ("", f".{env}")]
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PWD": str(ROOT), **variables}
+    command = [tool("docker-compose"), *files, "--env-file=/dev/null", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@cache
+def text_of(env: str) -> str:
+    answer = compose(env, "config", "--format", "json", **({} if env == "dev" else GIVEN))
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def rendered(env: str) -> dict[str, Any]:
+    return dict(json.loads(text_of(env)))
+
+
+def services(env: str) -> dict[str, dict[str, Any]]:
+    return dict(rendered(env)["services"])
+
+
+@pytest.fixture(params=ENVIRONMENTS)
+def env(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+# -- what every service has
+
+
+def test_every_service_is_checked_limited_restarted_and_hardened(env: str) -> None:
+    for name, service in services(env).items():
+        assert name == ONCE or service["healthcheck"]["test"], name
+        assert service["restart"] == ("no" if name == ONCE else "unless-stopped"), name
+        limits = service["deploy"]["resources"]["limits"]
+        assert limits["cpus"] and int(limits["memory"]) >= 2**27 and limits["pids"], name
+        assert (service["read_only"], service["cap_drop"], service["init"]) == (True, ["ALL"], True), name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert int(service["user"].split(":")[0]) > 0, name
+        assert service["logging"]["options"]["max-size"], name
+
+
+def test_the_linter_finds_only_what_is_meant(env: str, tmp_path: Path) -> None:
+    """Tags instead of digests, in dev our own images' `latest`, and the two ports of prod's nginx for everybody."""
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(yaml.safe_dump(rendered(env)))
+    found = attempt("compose-lint", "--format", "json", file)
+    rows = [(row["rule_id"], row["service"]) for row in json.loads(found.stdout)["findings"]]
+    meant = {("CL-0005", "nginx")} | {(rule, name) for rule in ("CL-0004", "CL-0019") for name in services(env)}
+    assert rows and set(rows) <= meant, sorted(set(rows) - meant)
+
+
+def test_what_needs_another_service_waits_until_that_is_well(env: str) -> None:
+    found = services(env)
+    for name, service in found.items():
+        for other, told in service.get("depends_on", {}).items():
+            wanted = "service_completed_successfully" if other == ONCE else "service_healthy"
+            assert told["condition"] == wanted, (name, other)
+    assert {"postgres", "redis"} <= set(found[ONCE]["depends_on"])
+    assert ONCE in found["api"]["depends_on"] and ONCE in found["services"]["depends_on"]
+    assert all("api" in found[name]["depends_on"] for name in PREFECTS[2:])
+
+
+def test_the_file_that_a_service_mounts_is_in_the_repository(env: str) -> None:
+    sources = [
+        mount["source"] for s in services(env).values() for mount in s.get("volumes", []) if mount["type"] == "bind"
+    ]
+    ours = [source for source in sources if source.startswith(str(COMPOSE.parent))]
+    assert ours
+    assert [source for source in ours if "/monitoring/" not in source and not Path(source).exists()] == []
+
+
+# -- pools, networks, volumes
+
+
+def test_there_is_a_worker_for_each_pool_of_the_environment_file_and_none_besides(env: str) -> None:
+    pools = yaml.safe_load((ROOT / f"environments/{env}.yaml").read_text())["work_pools"]
+    wanted = {f"worker-{key}": pool["name"] for key, pool in pools.items() if pool["type"] == "process"}
+    found = {n: s["environment"]["WORK_POOL"] for n, s in services(env).items() if n.startswith("worker-")}
+    assert found == wanted
+
+
+def test_a_worker_never_makes_its_pool_and_reports_its_health(env: str) -> None:
+    for name, service in services(env).items():
+        if name.startswith("worker-"):
+            command = " ".join(service["command"])
+            assert "--no-create-pool-if-not-found" in command and "--with-healthcheck" in command
+            assert '--pool "$$WORK_POOL"' in command and "--type process" in command
+
+
+def test_environments_on_one_machine_share_no_volume_and_no_network() -> None:
+    for kind in ("volumes", "networks"):
+        names = [found["name"] for env in ENVIRONMENTS for found in rendered(env)[kind].values()]
+        assert len(names) == len(set(names)) >= 3 * 3
+
+
+def test_only_the_servers_and_the_backup_reach_the_storage_and_it_reaches_nothing(env: str) -> None:
+    networks = rendered(env)["networks"]
+    assert networks["storage"]["internal"] and networks["warehouse"]["internal"]
+    inside = {name for name, service in services(env).items() if "storage" in service["networks"]}
+    assert inside == {"postgres", "redis", "migrate", "api", "services", "backup"}
+    assert set(services(env)["postgres"]["networks"]) == {"storage", "warehouse"}
+
+
+# -- secrets
+
+
+def placeholders(service: Mapping[str, Any]) -> set[str]:
+    return set(entrypoint.PLACEHOLDER.findall(json.dumps(service.get("environment", {}))))
+
+
+def test_every_secret_that_a_setting_asks_for_is_mounted_where_it_looks(env: str) -> None:
+    asked = {name: placeholders(service) for name, service in services(env).items()}
+    for name, files in asked.items():
+        mounted = {secret["target"] for secret in services(env)[name].get("secrets", [])}
+        assert files <= mounted, name
+    assert all(asked[name] for name in ("migrate", "api", "services", "worker-ingestion"))
+
+
+def test_no_password_stands_in_what_docker_shows(env: str) -> None:
+    for name, service in services(env).items():
+        shown = {k: v for k, v in service.get("environment", {}).items() if re.search("PASSWORD|AUTH|_URL", k)}
+        loose = {
+            k: v for k, v in shown.items() if not k.endswith(("_FILE", "__FILE")) and "://:" in v.replace("{file:", "")
+        }
+        assert all("{file:" in value for value in loose.values()), name
+        assert not [v for v in shown.values() if re.search(r"://[^:/]*:(?!\{file:)[^/@{]+@", v)], name
+
+
+@pytest.mark.parametrize("env", ["qa", "prod"])
+def test_no_secret_of_qa_and_prod_has_a_default(env: str) -> None:
+    assert {Path(secret["file"]).parent for secret in rendered(env)["secrets"].values()} == {Path(GIVEN["SECRETS"])}
+
+
+@pytest.mark.parametrize("env", ["qa", "prod"])
+def test_what_is_missing_is_named_and_is_what_the_example_leaves_empty(env: str) -> None:
+    answer = compose(env, "config", "--quiet")
+    assert answer.returncode != 0
+    missing = set(re.findall(r"required variable (\w+) is missing a value: set \1 to", answer.stderr))
+    example = (COMPOSE / f".env.{env}.example").read_text()
+    assert missing == set(re.findall(r"^(\w+)=$", example, flags=re.M))
+    assert "RESULT_STORAGE_BLOCK" in missing and "SECRETS" in missing
+
+
+def test_the_examples_name_only_variables_that_the_files_read(env: str) -> None:
+    texts = [(COMPOSE / f"docker-compose{part}.yml").read_text() for part in ("", f".{env}")]
+    read = {name for text in texts for name in re.findall(r"\$\{(\w+)", text)}
+    told = set(re.findall(r"^(?:# )?([A-Z_]+)=", (COMPOSE / f".env.{env}.example").read_text(), flags=re.M))
+    assert told - read <= {"PREFECT_API_URL", "REPOSITORY_URL"}
+
+
+@pytest.mark.parametrize("env", ["qa", "prod"])
+def test_whoever_speaks_with_the_api_has_its_credential(env: str) -> None:
+    found = {name: services(env)[name]["environment"] for name in PREFECTS}
+    expected = "admin:{file:/run/secrets/prefect-api-password}"
+    server = {name: found[name].get("PREFECT_SERVER_API_AUTH_STRING") for name in ("api", "services")}
+    assert set(server.values()) == {expected}
+    assert {found[name].get("PREFECT_API_AUTH_STRING") for name in PREFECTS[2:]} == {expected}
+
+
+def test_dev_asks_for_no_credential() -> None:
+    assert not [name for name, s in services("dev").items() if "AUTH_STRING" in json.dumps(s.get("environment", {}))]
+
+
+# -- what differs
+
+
+@pytest.mark.parametrize(
+    ("env", "address"),
+    [
+        ("dev", "http://127.0.0.1:4200/api"),
+        ("qa", "https://prefect-qa.example.com/api"),
+        ("prod", "https://prefect.example.com/api"),
+    ],
+)
+def test_the_ui_asks_the_api_where_a_browser_finds_it(env: str, address: str) -> None:
+    assert services(env)["api"]["environment"]["PREFECT_SERVER_UI_API_URL"] == address
+    assert services(env)["worker-ingestion"]["environment"]["PREFECT_UI_URL"] + "/api" == address
+
+
+def test_only_nginx_in_prod_can_be_reached_from_outside(env: str) -> None:
+    published = {(name, p.get("host_ip")) for name, s in services(env).items() for p in s.get("ports", [])}
+    assert {name for name, host in published if host != "127.0.0.1"} == ({"nginx"} if env == "prod" else set())
+    assert ("api", "127.0.0.1") in published or env == "prod"
+
+
+def test_prod_has_two_apis_and_nothing_that_keeps_them_from_being_two() -> None:
+    api = services("prod")["api"]
+    assert api["deploy"]["replicas"] == 2
+    assert "ports" not in api and "container_name" not in api
+    assert services("prod")["nginx"]["networks"].keys() & api["networks"].keys()
+
+
+def test_qa_is_smaller_than_prod_and_no_service_larger() -> None:
+    def sizes(env: str) -> dict[str, tuple[float, int]]:
+        limits = {name: s["deploy"]["resources"]["limits"] for name, s in services(env).items()}
+        return {name: (float(one["cpus"]), int(one["memory"])) for name, one in limits.items()}
+
+    qa, prod = sizes("qa"), sizes("prod")
+    assert all(qa[name][0] <= prod[name][0] and qa[name][1] <= prod[name][1] for name in qa)
+    assert sum(memory for _, memory in qa.values()) < sum(memory for _, memory in prod.values()) / 2
+
+
+def test_dev_sees_the_commits_and_the_flows_of_the_checkout() -> None:
+    mounts = {m["target"]: m for m in services("dev")["worker-analytics"]["volumes"]}
+    assert mounts["/opt/flows/flows"]["source"] == f"{ROOT}/flows"
+    assert mounts[f"{ROOT}/.git"]["source"] == f"{ROOT}/.git"
+    assert mounts["/opt/flows/flows"]["read_only"]
+
+
+def test_results_are_json_and_in_qa_and_prod_in_a_block(env: str) -> None:
+    settings = services(env)["worker-ingestion"]["environment"]
+    assert settings["PREFECT_RESULTS_DEFAULT_SERIALIZER"] == "json"
+    assert settings.get("PREFECT_DEFAULT_RESULT_STORAGE_BLOCK") == (None if env == "dev" else "s3-bucket/results")
+
+
+# -- what runs in them
+
+
+def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "tls-key", tmp_path / "tls-certificate"
+    names = ["-subj", "/CN=localhost", "-days", "2", "-keyout", key, "-out", certificate]
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names)
+    text = (COMPOSE / "nginx/nginx.conf").read_text().replace("/tmp/", f"{tmp_path}/")
+    (tmp_path / "nginx.conf").write_text(text.replace("/run/secrets/", f"{tmp_path}/"))
+    assert "test is successful" in attempt("nginx", "-t", "-p", tmp_path, "-c", tmp_path / "nginx.conf").stderr
+
+
+def test_the_secrets_are_made_once_and_can_be_read_by_the_containers_users(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    first = run(str(COMPOSE / "secrets.sh"), folder)
+    made = {file.name: file.read_text() for file in folder.iterdir()}
+    missing = set(re.findall(r"^([a-z-]+): MISSING", first, flags=re.M))
+    assert set(made) | missing == set(rendered("prod")["secrets"]) and not set(made) & missing
+    assert all(len(text) == 48 for text in made.values()) and len(set(made.values())) == 5
+    assert folder.stat().st_mode & 0o777 == 0o700 and {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o444}
+    assert first.count("made") == 5 and run(str(COMPOSE / "secrets.sh"), folder).count("kept") == 5
+    assert {file.name: file.read_text() for file in folder.iterdir()} == made
+
+
+@pytest.fixture
+def backups(tmp_path: Path) -> Iterator[Path]:
+    """A folder for backups, and a `pg_dump` that writes what it is told, or breaks off half way."""
+    folder, tools = tmp_path / "backups", tmp_path / "tools"
+    folder.mkdir()
+    tools.mkdir()
+    (tools / "pg_dump").write_text(
+        '#!/bin/sh\nfor word; do f=${word#--file=}; done\nprintf half >"$f"; exit ${DUMP_FAILS:-0}\n'
+    )
+    (tools / "pg_dump").chmod(0o755)
+    (tmp_path / "password").write_text("x")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def backup(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    home = folder.parent
+    given = {"BACKUPS": str(folder), "PASSWORD_FILE": f"{home}/password", "KEEP_DAYS": "3", "EVERY_SECONDS": "3600"}
+    path = f"{home}/tools{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", str(COMPOSE / "backup.sh"), *words]
+    return subprocess.run(
+        command, env={"PATH": path, **given, **variables}, capture_output=True, text=True, check=False
+    )
+
+
+def aged(folder: Path, days: float) -> Path:
+    file = folder / f"prefect-{days}.dump"
+    file.write_text("old")
+    os.utime(file, (time.time() - days * 86400,) * 2)
+    return file
+
+
+def test_a_dump_that_breaks_off_never_counts_as_a_backup(backups: Path) -> None:
+    assert backup(backups, "once", DUMP_FAILS="1").returncode == 1
+    assert list(backups.glob("prefect-*")) == []
+    assert backup(backups, "check").returncode == 1
+
+
+def test_a_backup_is_young_until_two_of_its_intervals_have_passed(backups: Path) -> None:
+    assert backup(backups, "once").returncode == 0
+    assert backup(backups, "check").returncode == 0
+    (file,) = backups.glob("prefect-*.dump")
+    os.utime(file, (time.time() - 7300,) * 2)
+    answer = backup(backups, "check")
+    assert answer.returncode == 1 and str(file) in answer.stdout
+
+
+def test_old_backups_go_after_a_new_one_and_never_before(backups: Path) -> None:
+    old, young = aged(backups, 9), aged(backups, 1)
+    assert backup(backups, "once", DUMP_FAILS="1").returncode == 1
+    assert old.exists()
+    assert backup(backups, "once").returncode == 0
+    assert young.exists() and not old.exists()
+
+
+def test_the_stand_ins_cover_every_public_image_but_grafanas(env: str) -> None:
+    """So that `make compose-test` without a registry tries all that can be tried, and says what it left out."""
+    from scripts.engine import _targets
+
+    public = {name for name, service in services(env).items() if name not in (*PREFECTS, ONCE, "backup")}
+    assert public - set(_targets()) == {"grafana"}
+
+
+def test_compose_test_says_in_a_sentence_that_there_is_no_engine(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text('#!/bin/sh\n[ "$1" = buildx ]\n')
+    (tmp_path / "docker").chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "DOCKER_HOST": "unix:///nowhere",
+    }
+    command = [sys.executable, f"{ROOT}/scripts/compose_test.py", f"--state={tmp_path}/state"]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(
+        "compose-test: NOT TRIED: no Docker engine answers at DOCKER_HOST, unix:///nowhere."
+    )
