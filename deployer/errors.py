@@ -52,7 +52,14 @@ class InvalidInput(DeployError):
 
 
 class Unreachable(DeployError):
-    """The API does not answer, or not as Prefect. Nothing was touched, or a write's fate is unknown."""
+    """The API does not answer, or not as Prefect. Nothing was touched, or a write's fate is unknown.
+
+    `status`: the HTTP status of an answer that shuts us out.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ApiRefused(DeployError):

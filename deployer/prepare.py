@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from deployer import desired, ledger, loading, plan, prefect_api, project, source, template
 from deployer.desired import Request, Scope
 from deployer.environment import Environment
-from deployer.errors import InvalidInput, Refused, invalid
+from deployer.errors import InvalidInput, Problem, Refused, invalid
 from deployer.fields import value_of
 from deployer.ledger import Ledger
 from deployer.loading import Loader
@@ -111,11 +112,12 @@ def prepare(
     variables: Mapping[str, str],
     options: Options,
     unmerged: bool = False,
+    image_digest: str | None = None,
 ) -> Iterator[Prepared]:
     """Plan a commit; `unmerged` as if the environment's refs let it in. The loader, where one was needed, stays open for the with-block: creating deployments needs it."""
     history = site.ledger.history()
     check_tenancy(site, ledger.others(site.client, site.scope))
-    back = _back(site, repository, revision.commit)
+    back = _back(site, repository, revision.commit, options.only_forward)
     with ExitStack() as stack:
         if isinstance(back, str):
             yield _overtaken(site, revision, history, options, back)
@@ -125,7 +127,7 @@ def prepare(
         loader, found = None, None
         recorded = site.ledger.specification(back) if back else None
         if recorded is None:
-            recorded, found, faults = _recorded(site, repository, revision.commit, variables)
+            recorded, found, faults = _recorded(site, repository, revision.commit, variables, image_digest)
         if recorded is None:
             if found is None:
                 raise invalid(faults)
@@ -183,13 +185,15 @@ def _overtaken(site: Site, revision: Revision, history: History, options: Option
     return Prepared(site, nothing, empty, [], [], history, options, overtaken=why)
 
 
-def _back(site: Site, repository: Repository, commit: str) -> Release | str | None:
-    """In production: the release that this commit goes back to, or the reason why it is too late for it.
+def _back(site: Site, repository: Repository, commit: str, only_forward: bool) -> Release | str | None:
+    """In production, or with `only_forward`: the release that this commit goes back to, or the reason why it is
+    too late for it.
 
     A commit that the live one is an ancestor of goes forward, also when it was live once before.
     """
     live = site.ledger.live()
-    if site.environment.mode != "production" or live is None or live.commit == commit:
+    strict = site.environment.mode == "production"
+    if not (strict or only_forward) or live is None or live.commit == commit:
         return None
     known = repository.knows(live.commit)
     if known and repository.is_ancestor(live.commit, commit):
@@ -201,7 +205,7 @@ def _back(site: Site, repository: Repository, commit: str) -> Release | str | No
             f"{commit[:12]} is older than what is live in {site.environment.name} (release {live.number}, "
             f"{live.commit[:12]}) and was never released there: a newer commit has overtaken it. Nothing was written."
         )
-    if not known or repository.shallow():
+    if strict and (not known or repository.shallow()):
         raise InvalidInput(
             f"Whether {commit[:12]} is older than what is live in {site.environment.name} ({live.commit[:12]}) cannot be told "
             f"from this clone. Fetch the whole history (fetch-depth: 0), or that commit: git fetch origin {live.commit}. Nothing was touched."
@@ -210,7 +214,7 @@ def _back(site: Site, repository: Repository, commit: str) -> Release | str | No
 
 
 def _recorded(
-    site: Site, repository: Repository, commit: str, variables: Mapping[str, str]
+    site: Site, repository: Repository, commit: str, variables: Mapping[str, str], image_digest: str | None
 ) -> tuple[Specification | None, Contents | None, list[Any]]:
     """The ledger's specification of this commit, if it was made from the same files and variables."""
     tree = Tree.at(repository, commit)
@@ -225,7 +229,10 @@ def _recorded(
     if found is None:
         best = next((r for r in releases if r.succeeded), None)
         return (site.ledger.specification(best) if best else None), None, faults
-    found = replace(found, environment=_governed(found.environment, site.environment))
+    environment = _governed(found.environment, site.environment)
+    if image_digest:
+        environment = environment.model_copy(update={"source": source.pinned(environment.source, image_digest)})
+    found = replace(found, environment=environment)
     inputs = desired.inputs_of(_request(site, found, commit), found.environment, site.scope)
     for release in releases:
         spec = site.ledger.specification(release)
@@ -272,6 +279,19 @@ def specify(loader: Loader, scope: Scope, found: Contents, request: Request, com
         raise invalid(problems)
     inputs = desired.inputs_of(request, found.environment, scope)
     return desired.specification(found.environment, request, answer, found.templates, scope, commit, inputs)
+
+
+def import_faults(found: Contents, commit: str, folder: Path) -> list[Problem]:
+    """Import the flows of a tree's files, and do nothing else with them: what is wrong, each at its line."""
+    environment = found.environment
+    scope = Scope(environment.owner, environment.name, environment.api.shared)
+    code = source.code(desired.source_in(environment, scope), commit)
+    request = desired.request(environment, found.declared, code, commit, scope)
+    try:
+        with loading.open_loader(folder) as loader:
+            return desired.loader_problems(loader.load(request), found.declared, found.file)
+    except InvalidInput as error:
+        return [Problem(found.file.file, None, "", str(error))]
 
 
 def _names(spec: Specification, request: Request) -> list[tuple[Resource, str]]:

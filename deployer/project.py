@@ -108,6 +108,12 @@ def readable(repository: Repository, name: str) -> Readable:
     return environment.readable(_text(path), file) if path.is_file() else Readable()
 
 
+def hidden(tree: Tree, variables: Mapping[str, str]) -> set[str]:
+    """The values of all environments' secrets and credentials that are given here."""
+    files = [environment_file(name) for name in tree.environment_names()]
+    return {value for file in files for value in environment.hidden(tree.texts[file], file, variables)}
+
+
 def _environment(
     tree: Tree, name: str, variables: Variables, own: Readable | None = None
 ) -> tuple[Environment | None, list[Problem]]:

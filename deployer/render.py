@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from deployer.diagnosis import STATES, Finding
+from deployer.diagnosis import count as count
 from deployer.errors import Problem
 from deployer.model import Change, FieldChange, Hidden, Outcome, Plan, Release, rows, shown
 
@@ -102,8 +104,14 @@ def told(change: Change) -> list[FieldChange]:
 
 
 def _follows(field: FieldChange, old: str, new: str) -> bool:
-    """Does this value differ only because it names the commit?"""
-    return isinstance(field.before, str) and old in field.before and field.before.replace(old, new) == field.after
+    """Does this value differ only because it names the commit, or the image that was built from it?"""
+    before, after = field.before, field.after
+    if field.path == "job_variables.image" and isinstance(before, str) and isinstance(after, str):
+        before, after = _DIGEST.sub("", before), _DIGEST.sub("", after)
+    return isinstance(before, str) and old in before and before.replace(old, new) == after
+
+
+_DIGEST = re.compile("@sha256:[0-9a-f]{64}$")
 
 
 def _field_lines(change: Change) -> list[str]:
@@ -170,10 +178,6 @@ def _rule(schedule: Mapping[str, Any]) -> str:
 
 def _kind(kind: str) -> str:
     return kind.replace("_", " ")
-
-
-def count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def plan_markdown(plan: Plan, title: str = "plan") -> str:
@@ -321,6 +325,43 @@ def status_text(statuses: Iterable[Mapping[str, Any]]) -> str:
 
 def status_markdown(statuses: Iterable[Mapping[str, Any]]) -> str:
     return markdown_table(STATUS_HEAD, status_rows(statuses))
+
+
+# -- findings
+
+
+def findings_data(environment: str, api: str, found: Sequence[Finding]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "environment": environment,
+        "api": api,
+        "summary": findings_summary(found),
+        "checks": [asdict(finding) for finding in found],
+    }
+
+
+def findings_summary(found: Sequence[Finding]) -> dict[str, int]:
+    return {state: sum(f.state == state for f in found) for state in STATES}
+
+
+def findings_text(environment: str, api: str, found: Sequence[Finding]) -> str:
+    width = max(len(f.check) for f in found)
+    lines = [f"{environment}: doctor for {api}", ""]
+    for f in found:
+        lines.append(f"  {f.state:<11}  {f.check:<{width}}  {f.seen}")
+        lines += [f"  {'':<11}  {'':<{width}}  fix: {f.fix}"] if f.fix else []
+    return "\n".join([*lines, "", _tally(found)])
+
+
+def findings_markdown(environment: str, api: str, found: Sequence[Finding]) -> str:
+    rows = [[f.state, f.check, f.seen, f.fix] for f in found]
+    title = f"### {environment}: doctor for {_cell(api)}"
+    return "\n".join([title, "", f"**{_tally(found)}**", "", markdown_table(["state", "check", "seen", "fix"], rows)])
+
+
+def _tally(found: Sequence[Finding]) -> str:
+    s = findings_summary(found)
+    return f"{count(s['problem'], 'problem')}, {count(s['warning'], 'warning')}, {s['ok']} ok, {s['not checked']} not checked."
 
 
 # -- the rest

@@ -137,6 +137,26 @@ class Repository:
         complete = all(self.knows(tip) for tip in tips) and not self.shallow()
         return False if complete else None
 
+    def fetches(self, url: str, commit: str, token: str | None, ambient: bool = True) -> str | None:
+        """Fetch the commit from `url` as a worker does, but no file of it. None: it can be done; else what Git said.
+
+        `ambient`: with this machine's own credential helpers too.
+        """
+        bare = () if ambient else ("-c", "credential.helper=")
+        with tempfile.TemporaryDirectory(prefix="prefect-platform-") as scratch:
+            _git(Path(scratch), "init", "--quiet", "--bare")
+            _git(Path(scratch), "remote", "add", "origin", url)
+            words = ("fetch", "--quiet", "--no-tags", "--depth=1", "--filter=tree:0", "origin", commit)
+            ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=10")
+            env = {"GIT_SSH_COMMAND": ssh, **_credentials(url, token)}
+            done = _git(Path(scratch), *bare, *words, check=False, env=env, patience=PATIENCE)
+        said = re.sub(r"://[^/@\s]*@", "://", done.stderr.decode(errors="replace")).strip().splitlines()
+        return (said[-1] if said else "Git does not say why") if done.returncode else None
+
+
+PATIENCE = 30.0
+"""Seconds for a remote to answer in."""
+
 
 def _credentials(url: str, token: str | None) -> dict[str, str]:
     """A token travels to Git by the environment only: arguments show in every process list."""
@@ -153,7 +173,12 @@ def _credentials(url: str, token: str | None) -> dict[str, str]:
 
 
 def _git(
-    path: Path, *words: str, check: bool = True, env: Mapping[str, str] | None = None, stdin: bytes | None = None
+    path: Path,
+    *words: str,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    patience: float | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     own = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
@@ -164,7 +189,10 @@ def _git(
             env={**own, **quiet, **(env or {})},
             input=stdin,
             check=False,
+            timeout=patience,
         )
+    except subprocess.TimeoutExpired as late:
+        return subprocess.CompletedProcess(late.args, 124, b"", f"no answer within {patience:g} s".encode())
     except FileNotFoundError:
         raise InvalidInput("git is not installed, or not on the PATH.") from None
     if check and done.returncode:

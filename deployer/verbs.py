@@ -14,10 +14,9 @@ from typing import Any
 
 from deployer import (
     __version__,
-    desired,
+    doctor,
     following,
     github,
-    loading,
     prefect_api,
     prepare,
     preview,
@@ -57,8 +56,10 @@ class Call:
 
     @cached_property
     def tree(self) -> Tree:
-        """The tool's own checkout: where to deploy, and by which rules."""
-        return Tree.working(self.repository.path)
+        """The tool's own checkout: where to deploy, and by which rules. What it makes a secret is hidden from here on."""
+        found = Tree.working(self.repository.path)
+        self.console.hide(project.hidden(found, self.variables))
+        return found
 
     def environment(self, name: str) -> Environment:
         return project.load_environment(self.tree, name, self.variables)
@@ -124,24 +125,8 @@ def validate(call: Call) -> Exit:
 def _load_all(call: Call, found: Mapping[str, project.Contents]) -> list[Problem]:
     """Import the flows once for each environment, in one loader each: parameters differ between them."""
     commit = call.repository.resolve(call.words.ref).commit if call.words.ref else "0" * 40
-    problems: list[Problem] = []
     with _checkout(call, commit) as folder:
-        for name, contents in found.items():
-            environment = contents.environment
-            scope = desired.Scope(environment.owner, name, environment.api.shared)
-            request = desired.request(
-                environment,
-                contents.declared,
-                source.code(desired.source_in(environment, scope), commit),
-                commit,
-                scope,
-            )
-            try:
-                with loading.open_loader(folder) as loader:
-                    problems += desired.loader_problems(loader.load(request), contents.declared, contents.file)
-            except InvalidInput as error:
-                problems.append(Problem(contents.file.file, None, "", str(error)))
-    return problems
+        return [p for contents in found.values() for p in prepare.import_faults(contents, commit, folder)]
 
 
 @contextmanager
@@ -155,12 +140,14 @@ def _checkout(call: Call, commit: str) -> Iterator[Path]:
 
 def plan(call: Call) -> Exit:
     words = call.words
-    options = Options(words.adopt, words.resume, words.allow_removals)
+    options = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
     if words.unmerged and words.out:
         raise InvalidInput("A plan of what is not merged cannot be applied: leave out --out, or --unmerged.")
     with (
         call.site(words.env, words.preview) as site,
-        prepare.prepare(site, call.repository, _revision(call), call.variables, options, words.unmerged) as prepared,
+        prepare.prepare(
+            site, call.repository, _revision(call), call.variables, options, words.unmerged, words.image_digest
+        ) as prepared,
     ):
         _say_before(call, prepared)
         found = prepared.plan
@@ -177,7 +164,8 @@ def plan(call: Call) -> Exit:
 
 def _save(call: Call, found: Plan, options: Options, back: saved.Rollback | None = None) -> None:
     words = call.words
-    saved.write(Path(words.out), found, options, getattr(words, "preview", None), back)
+    preview, digest = getattr(words, "preview", None), getattr(words, "image_digest", None)
+    saved.write(Path(words.out), found, options, preview, back, digest)
     call.console.note(f"Saved to {words.out}; apply it with: apply --env {words.env} --plan {words.out}")
 
 
@@ -296,6 +284,23 @@ def _status(call: Call, name: str) -> dict[str, Any]:
         }
 
 
+def examine(call: Call) -> Exit:
+    """Look at all of an environment. Problems are differences from what it should be: they need a fix, and exit 2."""
+    environment = call.environment(call.words.env)
+    found = doctor.examine(environment, call.repository, call.variables)
+    url = environment.api.url.rstrip("/")
+    call.console.result(
+        lambda: render.findings_text(environment.name, url, found),
+        lambda: render.findings_markdown(environment.name, url, found),
+        lambda: render.findings_data(environment.name, url, found),
+    )
+    counts = render.findings_summary(found)
+    call.console.outputs(problems=str(counts["problem"]), warnings=str(counts["warning"]))
+    if doctor.shut_out(found):
+        return Exit.INVALID
+    return Exit.DIFFERENCES if counts["problem"] else Exit.DONE
+
+
 def history(call: Call) -> Exit:
     with call.site(call.words.env) as site:
         releases = list(site.ledger.releases())[: call.words.limit]
@@ -315,14 +320,51 @@ def target(call: Call) -> Exit:
         raise InvalidInput(
             f"'{ref}' is no full Git ref. Write refs/heads/{ref} for a branch, refs/tags/{ref} for a tag."
         )
-    found = refs.targets(project.load_environments(call.tree, None), ref)
+    environments = project.load_environments(call.tree, None)
+    found = refs.targets(environments, ref)
+    there = [each for each in environments if each.name in found]
+    images = _images(there, _commit_of(call, ref))
     call.console.result(
         lambda: "\n".join(found) if found else f"{ref} deploys nowhere.",
         lambda: f"`{ref}`: {', '.join(found) or 'nowhere'}",
-        lambda: {"format": render.FORMAT, "ref": ref, "environments": found},
+        lambda: {"format": render.FORMAT, "ref": ref, "environments": found, "images": images},
     )
-    call.console.outputs(environments=json.dumps(found), environment=found[0] if found else "")
+    production = any(each.name in images and each.mode == "production" for each in there)
+    call.console.outputs(
+        **{
+            "environments": json.dumps(found),
+            "environment": found[0] if found else "",
+            "needs-image": json.dumps(list(images)),
+            "image": next(iter(images.values()), ""),
+            "build": str(bool(images) and not production).lower(),
+        }
+    )
     return Exit.DONE
+
+
+def _commit_of(call: Call, ref: str) -> str:
+    """GitHub's own where the run is for this ref; empty for a ref that is not here."""
+    if commit := github.commit_of(call.variables, ref):
+        return commit
+    try:
+        return call.repository.resolve(ref).commit
+    except InvalidInput:
+        return ""
+
+
+def _images(environments: list[Environment], commit: str) -> dict[str, str]:
+    """Of the environments whose code comes in an image for each commit: its name, one for all of them."""
+    wanted = [each for each in environments if source.needs_image(each.source)]
+    if unclear := next((each.name for each in wanted if "${" in (each.source.image or "")), None):
+        raise InvalidInput(
+            f"{project.environment_file(unclear)}: source.image must be written out: where it is pushed is decided before any variable is read."
+        )
+    found = {each.name: source.image_of(each.source, commit or "{commit}") for each in wanted}
+    if len(set(found.values())) > 1:
+        raise InvalidInput(
+            f"{', '.join(found)} are deployed by one ref, and want different images: {', '.join(sorted(set(found.values())))}. One is built for a commit: give them the same source.image."
+        )
+    return found
 
 
 def print_schema(call: Call) -> Exit:
@@ -335,6 +377,8 @@ def print_schema(call: Call) -> Exit:
 
 def apply_commit(call: Call) -> Exit:
     words = call.words
+    if words.report:
+        saved.check_place(Path(words.report), "report")
     reviewed = saved.read(Path(words.plan)) if words.plan else None
     if reviewed and reviewed.environment != words.env:
         raise Refused(f"{words.plan} is a plan for {reviewed.environment}, not for {words.env}.")
@@ -342,21 +386,33 @@ def apply_commit(call: Call) -> Exit:
         return _apply_rollback(call, reviewed, reviewed.rollback)
     if reviewed and words.ref and call.repository.resolve(words.ref).commit != reviewed.commit:
         raise Refused(f"{words.plan} is a plan for {reviewed.commit[:12]}; --ref {words.ref} is another commit.")
-    options = Options(words.adopt, words.resume, words.allow_removals)
+    options = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
+    if words.replan and not reviewed:
+        raise InvalidInput("--replan goes with --plan FILE: without a saved plan every apply plans by itself.")
     if reviewed:
-        saved.check_options(reviewed, options, words.preview)
+        saved.check_options(reviewed, options, words.preview, words.image_digest)
         options = reviewed.options
     revision = replace(call.repository.resolve(reviewed.commit), ref=reviewed.ref) if reviewed else _revision(call)
-    name = reviewed.preview if reviewed else words.preview
+    name, digest = (reviewed.preview, reviewed.image_digest) if reviewed else (words.preview, words.image_digest)
     with (
         call.site(words.env, name) as site,
-        prepare.prepare(site, call.repository, revision, call.variables, options) as prepared,
+        prepare.prepare(site, call.repository, revision, call.variables, options, image_digest=digest) as prepared,
     ):
         if reviewed:
-            saved.check(reviewed, prepared.plan)
+            _check_review(call, reviewed, prepared)
         else:
             _say_before(call, prepared)
         return _release(call, prepared, call.repository)
+
+
+def _check_review(call: Call, reviewed: SavedPlan, prepared: Prepared) -> None:
+    """As reviewed, or its rest; with --replan also what it has become, where nobody has to review it."""
+    try:
+        saved.check(reviewed, prepared.plan, prepared.site.ledger.unfinished())
+    except Refused:
+        if not call.words.replan or prepared.site.environment.mode == "production":
+            raise
+        call.console.note(f"note: the live state moved since {call.words.plan} was made; this is planned anew.")
 
 
 def rollback(call: Call) -> Exit:
@@ -385,9 +441,10 @@ def _apply_rollback(call: Call, reviewed: SavedPlan, back: saved.Rollback) -> Ex
     words = call.words
     if words.ref:
         raise Refused(f"{words.plan} puts release {back.release} back: leave out --ref.")
-    saved.check_options(reviewed, Options(words.adopt, words.resume, words.allow_removals), words.preview)
+    given = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
+    saved.check_options(reviewed, given, words.preview, words.image_digest)
     with _restoring(call, str(back.release), reviewed.options) as prepared:
-        saved.check(reviewed, prepared.plan)
+        saved.check(reviewed, prepared.plan, prepared.site.ledger.unfinished())
         return _release(call, prepared, None, back.reason)
 
 
@@ -472,6 +529,8 @@ def _report(call: Call, found: Plan, result: Result, otherwise: str) -> None:
         lambda: render.apply_text(*parts), lambda: render.apply_markdown(*parts), lambda: render.apply_data(*parts)
     )
     _say_plan(call, found)
+    if (report := getattr(call.words, "report", None)) and (fault := saved.report(report, render.apply_data(*parts))):
+        call.console.note(f"note: {fault}")
     release = result.release
     call.console.outputs(
         digest=found.digest,

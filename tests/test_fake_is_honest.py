@@ -601,6 +601,11 @@ def test_prefects_own_deploy_makes_the_same_deployment(
     assert {request.method for request in fake.writes if request.path.startswith("/deployments/")} == {"POST", "PATCH"}
 
 
+def test_the_settings_that_the_fake_tells_are_those_of_a_real_server(fake: FakePrefect, real_api: httpx.Client) -> None:
+    ours, theirs = (api.get("/admin/settings").json()["server"] for api in (fake.client(), real_api))
+    assert {part: {key: theirs[part][key] for key in keys} for part, keys in ours.items()} == ours
+
+
 # --- who may ask --------------------------------------------------------------------------------------------------
 
 

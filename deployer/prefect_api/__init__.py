@@ -15,6 +15,7 @@ from deployer.prefect_api import (
     artifacts,
     automations,
     deployments,
+    health,
     limits,
     pools,
     queues,
@@ -23,9 +24,10 @@ from deployer.prefect_api import (
     secrets,
     variables,
 )
-from deployer.prefect_api.client import Client, Retry, connect
+from deployer.prefect_api.client import CLOUDS, Client, Retry, connect, greet
 
 __all__ = [
+    "CLOUDS",
     "PLAIN",
     "Client",
     "Retry",
@@ -33,10 +35,13 @@ __all__ = [
     "automations",
     "connect",
     "deployments",
+    "greet",
+    "health",
     "pools",
     "read",
     "runs",
     "schedules",
+    "secrets",
 ]
 
 PLAIN: Mapping[str, ModuleType] = {

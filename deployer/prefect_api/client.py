@@ -48,6 +48,7 @@ class Calls:
     """What this client did, for people and for the benchmark."""
 
     by_endpoint: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     retries: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -207,6 +208,7 @@ class Client:
             if existing and lost and (found := existing()) is not None:
                 return found
             attempt += 1
+            self.calls.faults[fault] += 1
             reads = method == "GET" or path.endswith(("/filter", "/count"))
             if last and not reads and response is not None and response.status_code == 500:  # there, and cannot do this
                 raise ApiRefused(f"{method} {path} failed in the server (500): {detail(response)}", 500)
@@ -250,11 +252,13 @@ class Client:
             return self._json(response)
         if status == 401:
             raise Unreachable(
-                f"{self.url} refuses the credentials (401). Check api.key (PREFECT_API_KEY) or api.auth_string (PREFECT_API_AUTH_STRING)."
+                f"{self.url} refuses the credentials (401). Check api.key (PREFECT_API_KEY) or api.auth_string (PREFECT_API_AUTH_STRING).",
+                status,
             )
         if status == 403 and "CSRF" not in response.text:
             raise Unreachable(
-                f"{self.url} forbids {method} {path} (403). The key lacks the right, or belongs to another workspace."
+                f"{self.url} forbids {method} {path} (403). The key lacks the right, or belongs to another workspace.",
+                status,
             )
         if 300 <= status < 400:
             raise Unreachable(
@@ -291,9 +295,24 @@ def detail(response: httpx.Response) -> str:
 
 def connect(client: Client) -> str:
     """Is a Prefect API there, and one that this Prefect may talk to? Answers its version; the first call of every verb."""
+    version = greet(client)
+    ours = importlib.metadata.version("prefect")
+    if version != CLOUDS and release(version)[:2] < release(ours)[:2]:
+        raise Unreachable(
+            f"The server at {client.url} is Prefect {version}, older than this client's {ours}: its answers may not fit. Upgrade the server first, or use the tool locked to {version}."
+        )
+    return version
+
+
+CLOUDS = "cloud"
+"""Prefect Cloud's version: it fits every client."""
+
+
+def greet(client: Client) -> str:
+    """Is a Prefect API there, of whatever version? Answers that."""
     if client.cloud:
         client.request("POST", "/work_pools/filter", {"limit": 1})
-        return "cloud"
+        return CLOUDS
     try:
         version = client.get("/admin/version")
     except ApiRefused as error:
@@ -302,11 +321,6 @@ def connect(client: Client) -> str:
         ) from None
     if not isinstance(version, str) or not re.match(r"\d+\.\d+", version):
         raise Unreachable(f"{client.url} answers, but not as a Prefect API. The address should end in /api.")
-    ours = importlib.metadata.version("prefect")
-    if release(version)[:2] < release(ours)[:2]:
-        raise Unreachable(
-            f"The server at {client.url} is Prefect {version}, older than this client's {ours}: its answers may not fit. Upgrade the server first, or use the tool locked to {version}."
-        )
     _csrf(client)
     return version
 

@@ -38,6 +38,7 @@ ORDER = [
     "schema",
     "merge",
     "plan",
+    "diagnosis",
     "render",
     "github",
     "saved",
@@ -51,6 +52,7 @@ ORDER = [
     "prefect_api.pools",
     "prefect_api.queues",
     "prefect_api.runs",
+    "prefect_api.health",
     "prefect_api.schedules",
     "prefect_api.automations",
     "prefect_api.deployments",
@@ -60,6 +62,7 @@ ORDER = [
     "loading",
     "stats",
     "prepare",
+    "doctor",
     "writers",
     "apply",
     "preview",
@@ -89,6 +92,7 @@ PURE = [
     "schema",
     "merge",
     "plan",
+    "diagnosis",
     "render",
 ]
 IMPURE = {

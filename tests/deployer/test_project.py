@@ -196,6 +196,10 @@ FLOWS = """\
     nam: x
     count: many
   schedules: [{interval: 60, parameters: {cuont: 1}}]
+  triggers:
+    - {name: t, expect: [a.b], parameters: {count: "{{ event.payload.n }}", name: {__prefect_kind: jinja, template: x}}}
+    - {name: u, expect: [a.b], parameters: {naem: "{{ event.payload.n }}"}}
+    - {name: v, expect: [a.b], parameters: {count: some}}
 - {name: static, entrypoint: flows/alpha/hello.py:hello, pool: alhpa}
 """
 
@@ -221,7 +225,9 @@ def test_validate_tells_in_the_same_pass_what_importing_the_flows_shows(repo: Re
         ("alpha", 8, "[3].parameters.nam"): "has no parameter 'nam'. Did you mean 'name'? It takes: name, count.",
         ("alpha", 9, "[3].parameters.count"): "'many' is not of type 'integer'",
         ("alpha", 10, "[3].schedules[0].parameters.cuont"): "Did you mean 'count'?",
-        ("alpha", 11, "[4].pool"): "Did you mean 'alpha'?",
+        ("alpha", 13, "[3].triggers[1].parameters.naem"): "Did you mean 'name'?",
+        ("alpha", 14, "[3].triggers[2].parameters.count"): "'some' is not of type 'integer'",
+        ("alpha", 15, "[4].pool"): "Did you mean 'alpha'?",
         ("dev.yaml", 20, "deployments.overrides.fine.parameters.count"): "'ten' is not of type 'integer'",
     }
     assert problems.keys() == expected.keys()

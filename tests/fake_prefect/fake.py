@@ -78,6 +78,7 @@ class FakePrefect:
     `on_request`            called with each `Recorded` request before it is answered; what it raises reaches the client
     `now`                   the time of the server; set it to stop the clock, None lets it run again
     `version`               what the server says that it is
+    `settings`              what it says of its own settings, those that the deployer looks at
     `auth`, `api_key`       when set, requests without that "user:password" or bearer key get 401
     `backstage`             an httpx client to prepare and inspect: not recorded, never failing, no key needed
     """
@@ -100,6 +101,10 @@ class FakePrefect:
     @now.setter
     def now(self, now: datetime | None) -> None:
         self._store.clock.set(now)
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        return self._store.settings
 
     @property
     def writes(self) -> list[Recorded]:

@@ -28,6 +28,11 @@ def version(call: Call) -> Answer:
     return Answer(200, call.version)
 
 
+def settings(call: Call) -> Answer:
+    """Of its hundreds those that the deployer looks at; secrets as stars."""
+    return Answer(200, {"server": call.store.settings})
+
+
 def csrf_token(call: Call) -> Answer:
     raise refuse(422, "CSRF protection is disabled.")
 
@@ -46,6 +51,7 @@ ROUTES = (
     Route("GET", "/ready", ready),
     Route("GET", "/version", api_version),
     Route("GET", "/admin/version", version),
+    Route("GET", "/admin/settings", settings),
     Route("GET", "/csrf-token", csrf_token),
     Route("GET", "/collections/views/aggregate-worker-metadata", worker_types),
 )

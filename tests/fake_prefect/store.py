@@ -71,6 +71,12 @@ class Table:
 class Store:
     def __init__(self) -> None:
         self.clock = Clock()
+        self.settings: dict[str, dict[str, Any]] = {
+            "api": {"auth_string": None},
+            "ui": {"enabled": False, "api_url": "http://127.0.0.1:4200/api"},
+            "database": {"driver": None, "connection_url": "**********"},
+            "concurrency": {"lease_storage": "prefect.server.concurrency.lease_storage.memory"},
+        }
         self.flows = Table(self.clock)
         self.deployments = Table(self.clock)
         self.schedules = Table(self.clock)
