@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -495,6 +496,30 @@ def test_the_services_of_the_exporter_and_its_monitor_find_it() -> None:
     assert selects({"matchLabels": service["spec"]["selector"]}, labels)
     assert selects(monitor["spec"]["selector"], service["metadata"]["labels"])
     assert [e["port"] for e in monitor["spec"]["endpoints"]] == [p["name"] for p in service["spec"]["ports"]]
+
+
+def test_the_exporter_is_started_with_what_it_takes() -> None:
+    """From where the server image keeps it, with arguments that it knows and the setting that it reads."""
+    objects = rendered("prod", "backup.s3.bucket=", "backup.volume.accessMode=ReadWriteMany")
+    (box,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert box["args"][:2] == ["python", "/opt/prefect-platform/exporter.py"]
+    asked = import_module("infra.monitoring.exporter")._parser().parse_args(box["args"][2:])
+    assert asked.listen == "0.0.0.0:9464" and str(asked.backups) == "/backups"
+    assert {e["name"] for e in box["env"]} == {
+        "HOME",
+        "PREFECT_HOME",
+        "PREFECT_API_URL",
+        "PREFECT_API_AUTH_STRING_FILE",
+    }
+
+
+def test_images_run_as_the_user_that_they_were_made_for() -> None:
+    made = (ROOT / "infra/images/Dockerfile").read_text()
+    (uid,) = set(re.findall(r"^USER (\d+):", made, re.MULTILINE))
+    used = {value for _, release in official() for path, value in leaves(values(release)) if path.endswith("runAsUser")}
+    used |= {template["spec"]["securityContext"]["runAsUser"] for _, template in pods(rendered("prod"))}
+    job = json.loads((ROOT / "infra/work-pools/kubernetes.json").read_text())["variables"]["properties"]
+    assert used | {job["run_as_user"]["default"]} == {int(uid)}
 
 
 # -- the commands
