@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -186,9 +187,14 @@ def test_what_is_scaled_by_use_says_what_it_requests() -> None:
     assert found["autoscaling"]["enabled"] and set(found["resources"]["requests"]) == {"cpu", "memory"}
 
 
-def test_the_migrations_script_gets_a_shell_that_knows_pipefail() -> None:
-    """The chart's script begins with `set -eo pipefail`, and its default shell is Debian's sh."""
-    assert server("prod")["migrations"]["entrypoint"] == ["/bin/bash", "-c"]
+def test_the_database_is_migrated_once_and_before_the_api_starts() -> None:
+    """On a database without tables the API ends at once: with `helm --wait` a hook after it would never get its turn."""
+    for environment in ENVIRONMENTS:
+        assert server(environment)["migrations"] == {"enabled": False}
+        assert [release.name for release in installed(environment)][:2] == ["prefect-platform", "prefect-server"]
+        assert (
+            only(rendered(environment), "Job")["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+        )
 
 
 def test_the_worker_takes_the_argument_that_is_added() -> None:
@@ -273,7 +279,7 @@ VARIANTS = [
     (),
     ("backup.s3.bucket=",),
     ("backup.s3.bucket=", "backup.volume.accessMode=ReadWriteMany"),
-    ("backup.enabled=false", "exporter.enabled=false", "networkPolicies.enabled=false"),
+    ("backup.enabled=false", "exporter.enabled=false", "migrations.enabled=false", "networkPolicies.enabled=false"),
     ("jobs.namespace=prefect-runs", "networkPolicies.monitoringFrom=null", "auth.secret="),
 ]
 
@@ -328,7 +334,7 @@ def test_no_pod_may_do_more_than_the_restricted_profile_allows(settings: tuple[s
         spec = template["spec"]
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] > 0, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False, name
         for box in [*spec.get("initContainers", ()), *spec["containers"]]:
             context = box["securityContext"]
             assert context["readOnlyRootFilesystem"] and context["allowPrivilegeEscalation"] is False, name
@@ -460,7 +466,8 @@ def test_only_who_needs_the_database_reaches_it() -> None:
     reach = {o["metadata"]["name"]: o["spec"]["egress"] for o in objects if o["kind"] == "NetworkPolicy"}
     storage = {"ipBlock": {"cidr": "10.20.0.0/16"}}
     with_storage = {name for name, rules in reach.items() if any(storage in rule.get("to", ()) for rule in rules)}
-    assert with_storage == {"prefect-server", "prefect-server-services", "prefect-platform-backup"}
+    own = {"prefect-platform-backup", "prefect-platform-migrate"}
+    assert with_storage == {"prefect-server", "prefect-server-services", *own}
     redis = {name for name, rules in reach.items() for rule in rules for port in rule["ports"] if port["port"] == 6379}
     assert redis == {"prefect-server", "prefect-server-services"}
 
@@ -489,6 +496,30 @@ def test_the_services_of_the_exporter_and_its_monitor_find_it() -> None:
     assert selects({"matchLabels": service["spec"]["selector"]}, labels)
     assert selects(monitor["spec"]["selector"], service["metadata"]["labels"])
     assert [e["port"] for e in monitor["spec"]["endpoints"]] == [p["name"] for p in service["spec"]["ports"]]
+
+
+def test_the_exporter_is_started_with_what_it_takes() -> None:
+    """From where the server image keeps it, with arguments that it knows and the setting that it reads."""
+    objects = rendered("prod", "backup.s3.bucket=", "backup.volume.accessMode=ReadWriteMany")
+    (box,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert box["args"][:2] == ["python", "/opt/prefect-platform/exporter.py"]
+    asked = import_module("infra.monitoring.exporter")._parser().parse_args(box["args"][2:])
+    assert asked.listen == "0.0.0.0:9464" and str(asked.backups) == "/backups"
+    assert {e["name"] for e in box["env"]} == {
+        "HOME",
+        "PREFECT_HOME",
+        "PREFECT_API_URL",
+        "PREFECT_API_AUTH_STRING_FILE",
+    }
+
+
+def test_images_run_as_the_user_that_they_were_made_for() -> None:
+    made = (ROOT / "infra/images/Dockerfile").read_text()
+    (uid,) = set(re.findall(r"^USER (\d+):", made, re.MULTILINE))
+    used = {value for _, release in official() for path, value in leaves(values(release)) if path.endswith("runAsUser")}
+    used |= {template["spec"]["securityContext"]["runAsUser"] for _, template in pods(rendered("prod"))}
+    job = json.loads((ROOT / "infra/work-pools/kubernetes.json").read_text())["variables"]["properties"]
+    assert used | {job["run_as_user"]["default"]} == {int(uid)}
 
 
 # -- the commands

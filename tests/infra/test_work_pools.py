@@ -369,3 +369,12 @@ def test_a_process_of_every_deployment_starts() -> None:
     for _, name, given in EVERY:
         configuration, _ = configure("process", given, name)
         assert configuration.command and configuration.env["PREFECT__FLOW_RUN_ID"] == str(UUID(int=2))
+
+
+@pytest.mark.parametrize("kind", ["process", "docker"])
+def test_a_run_does_not_want_the_workers_port_for_metrics(kind: str) -> None:
+    """It inherits the worker's settings, and could not serve the same port of the same network."""
+    settings = import_module("prefect.settings")
+    with settings.temporary_settings({settings.PREFECT_CLIENT_METRICS_ENABLED: True}):
+        configuration, _ = configure(kind, {"env": {"LOG_LEVEL": "debug"}})
+    assert configuration.env["PREFECT_CLIENT_METRICS_ENABLED"] == "false" and configuration.env["LOG_LEVEL"] == "debug"
