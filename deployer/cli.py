@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"prefect-platform {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument(
         "--repo", default=".", metavar="DIR", help="the Git repository to work on (default: the current directory's)"
     )
@@ -55,13 +55,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="read variables from FILE (KEY=value lines); they win over the process environment",
     )
-    report = argparse.ArgumentParser(add_help=False)
+    report = Parser(add_help=False)
     report.add_argument(
         "--format", choices=["text", "json", "markdown"], default="text", help="form of the result on standard output"
     )
 
     def verb(
-        name: str, function: str, help: str, parents: Sequence[argparse.ArgumentParser] = (common, report)
+        name: str, function: str, help: str, parents: Sequence[Parser] = (common, report)
     ) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help, parents=list(parents))
         added.set_defaults(function=function)

@@ -104,16 +104,16 @@ def test_a_report_that_has_no_place_is_told_before_anything_is_written(
 IN_GITHUB = {"GITHUB_ACTIONS": "true"}
 
 
-def annotations(said: Said) -> list[str]:
+def annotated(said: Said) -> list[str]:
     return [line for line in said.err.splitlines() if line.startswith("::error")]
 
 
 @pytest.mark.parametrize("words", [("deploy",), ("plan",), ("plan", "--env", "dev", "--nope"), ("plan", "\udce4")])
 def test_wrong_words_make_one_annotation(words: tuple[str, ...]) -> None:
     said = line.main(*words, variables=IN_GITHUB)
-    assert said.code == Exit.INVALID and len(annotations(said)) == 1
-    assert "error: " in annotations(said)[0]
-    assert annotations(line.main(*words)) == []
+    assert said.code == Exit.INVALID and len(annotated(said)) == 1
+    assert "error: " in annotated(said)[0]
+    assert annotated(line.main(*words)) == []
 
 
 def test_a_bug_makes_one_annotation_that_holds_nothing_of_its_words(
@@ -123,7 +123,7 @@ def test_a_bug_makes_one_annotation_that_holds_nothing_of_its_words(
         raise ValueError("a value that may be secret")
 
     monkeypatch.setattr("deployer.verbs.status", fail)
-    (said,) = annotations(command("status", **IN_GITHUB))
+    (said,) = annotated(command("status", **IN_GITHUB))
     assert said.startswith("::error::ValueError: this is a bug of prefect-platform") and "secret" not in said
 
 
