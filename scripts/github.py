@@ -139,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     v = verb(
         "image", image, "packages: read", "Which digest has this image? Output: digest, empty for none.", env=False
     )
-    v.add_argument("--image", required=True, type=_image, metavar="NAME:TAG", help="with its registry")
+    v.add_argument("--image", required=True, metavar="NAME:TAG", help="with its registry")
     v.add_argument("--build", required=True, choices=["true", "false"], help="false: fail where there is none")
     v = verb(
         "sweep",
@@ -155,13 +155,6 @@ def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is no environment's name")
     return text
-
-
-def _image(text: str) -> github_registry.Image:
-    try:
-        return github_registry.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _sha(text: str) -> str:
@@ -351,7 +344,7 @@ def _untouched(notes: str) -> bool:
 
 def image(call: Call) -> None:
     """Built once for a commit: what is there already is taken, and production takes nothing else."""
-    wanted, build = call.words.image, call.words.build == "true"
+    wanted, build = github_registry.parse(call.words.image), call.words.build == "true"
     try:
         digest = github_registry.digest(wanted, call.environ, call.pause)
     except github_registry.NotShown as error:

@@ -61,12 +61,14 @@ class Answer:
 
 
 def parse(text: str) -> Image:
-    """`ghcr.io/team/flows:sha-...`. ValueError for what is none, or names no registry."""
+    """`ghcr.io/team/flows:sha-...`, with its registry."""
     part = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
     host = r"[A-Za-z0-9.-]+\.[A-Za-z0-9.-]+(?::\d+)?|localhost(?::\d+)?"
     found = re.fullmatch(rf"({host})/({part}(?:/{part})*):([A-Za-z0-9_][\w.-]{{0,127}})", text, re.ASCII)
     if not found:
-        raise ValueError(f"{text!r} is no image like ghcr.io/team/flows:sha-..., in small letters")
+        raise GitHubError(
+            f"source.image comes to {text!r}, which is no image like ghcr.io/team/flows:sha-..., in small letters."
+        )
     return Image(*found.groups())
 
 

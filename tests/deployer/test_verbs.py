@@ -758,6 +758,7 @@ def test_secrets_and_credentials_are_in_no_output_and_no_artifact(command: Comma
     said, rotated = masks.sub("", said), masks.sub("", rotated)
     files = "".join(f.read_text() for f in tmp_path.iterdir() if f.is_file())
     elsewhere = json.dumps([r.json for r in sent if "block_documents" not in r.path])
+    said, rotated = (re.sub("(?m)^::add-mask::.*$", "", text) for text in (said, rotated))  # GitHub shows none of these
     for secret in (WAREHOUSE, "t0psecret", PASSWORD, "s3same", "n3w"):
         assert secret not in said + rotated + files + elsewhere
     assert any(WAREHOUSE in json.dumps(r.json) for r in sent)

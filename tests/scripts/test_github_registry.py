@@ -141,4 +141,5 @@ def test_a_registry_elsewhere_is_spoken_with_over_https() -> None:
 )
 def test_what_is_no_image_is_not_asked_for(text: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert program.main(["image", "--image", text, "--build", "true"], {}) == 1
-    assert "is no image like ghcr.io/team/flows:sha-" in capfd.readouterr().err
+    said = capfd.readouterr().out
+    assert said.count("::error::source.image comes to ") == 1 and "is no image like ghcr.io/team/flows:sha-" in said
