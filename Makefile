@@ -10,7 +10,8 @@ PARALLEL := --numprocesses auto --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-github test test-stack check format bench up down lock install infra-setup infra-check
+.PHONY: help setup demo demo-github test test-stack check format bench up down lock install infra-setup infra-check \
+        ha try-upgrade
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -35,6 +36,12 @@ infra-setup: setup ## Install the tools that check infra/ into .venv-infra
 
 infra-check: infra-setup ## Check infra/: images, Compose, Helm and Kubernetes, Terraform, monitoring; starts nothing
 	@$(RUN) -m pytest $(or $(TESTS),-m infra $(PARALLEL) tests/infra)
+
+ha: setup ## Kill and restart parts of a whole platform while a hundred runs go, and tell what became of them
+	@$(RUN) scripts/ha.py $(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json $(JSON))
+
+try-upgrade: setup ## Upgrade a whole platform from the previous Prefect while runs go on
+	@$(RUN) infra/upgrade/trial.py
 
 check: setup ## Lint, format, types, file hygiene and the lock: every hook on every file
 	@$(RUN) -m pre_commit run --all-files

@@ -7,6 +7,7 @@ The pipeline, module by module, in the order in which a deploy walks through the
     project       both, read from the work tree or from a commit
     revision      Git: a ref becomes one commit; may it go there; its files in a folder of their own
     source        how workers get that commit's code
+    template      a work pool's job template, and whether job variables fit it
     loading       starts loader.py, a process apart with nothing to steal, which imports the flows
     desired       all of that together: what should exist
     prefect_api   what does exist; the only door to Prefect
@@ -20,7 +21,7 @@ The pipeline, module by module, in the order in which a deploy walks through the
     doctor        looks at an environment, and diagnosis names what is wrong and the fix
     cli           verbs, streams, exit codes
 
-Pure are all that decide (fields, environment, catalog, refs, source, comparable, desired, merge, plan, diagnosis, render): values in,
+Pure are all that decide (fields, environment, catalog, refs, source, template, comparable, desired, merge, plan, diagnosis, render): values in,
 values out. Writing happens in prefect_api, and only `apply` (and `preview`'s destroy) calls what writes there.
 """
 

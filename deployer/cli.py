@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from deployer import __version__
 from deployer.console import Console
@@ -27,13 +27,25 @@ EXITS = """exit codes:
     problems (doctor)"""
 
 
+class Misused(Exception):
+    """Wrong words on the command line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong, and leaves it to `main` how to end."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        raise Misused(f"{self.prog}: error: {message}")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="deploy.py", description=DESCRIPTION, epilog=EXITS, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     top.add_argument("--version", action="version", version=f"prefect-platform {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument(
         "--repo", default=".", metavar="DIR", help="the Git repository to work on (default: the current directory's)"
     )
@@ -44,13 +56,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="read variables from FILE (KEY=value lines); they win over the process environment",
     )
-    report = argparse.ArgumentParser(add_help=False)
+    report = Parser(add_help=False)
     report.add_argument(
         "--format", choices=["text", "json", "markdown"], default="text", help="form of the result on standard output"
     )
 
     def verb(
-        name: str, function: str, help: str, parents: Sequence[argparse.ArgumentParser] = (common, report)
+        name: str, function: str, help: str, parents: Sequence[Parser] = (common, report)
     ) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help, parents=list(parents))
         added.set_defaults(function=function)
@@ -94,8 +106,19 @@ def parser() -> argparse.ArgumentParser:
             action="store_true",
             help="take over deployments of ours by name that carry other owner tags, or none",
         )
+        v.add_argument(
+            "--only-forward",
+            action="store_true",
+            help="leave a newer commit alone, as environments of mode production always do",
+        )
         guards(v)
         preview(v)
+        v.add_argument(
+            "--image-digest",
+            type=_digest,
+            metavar="SHA256",
+            help="source.strategy image: deploy exactly this one, sha256:<64 digits>",
+        )
         if name == "plan":
             v.add_argument("--out", metavar="FILE", help="save the plan for apply --plan")
             v.add_argument(
@@ -104,6 +127,12 @@ def parser() -> argparse.ArgumentParser:
             v.add_argument("--detailed-exitcode", action="store_true", help="exit 2 when there is something to write")
         else:
             v.add_argument("--plan", metavar="FILE", help="apply a saved plan exactly as reviewed, or refuse")
+            v.add_argument(
+                "--replan",
+                action="store_true",
+                help="with --plan, where the mode is development: plan anew if the live state moved since",
+            )
+            v.add_argument("--report", metavar="FILE", help="also write what became of it to FILE, as JSON")
 
     v = verb("rollback", "rollback", "Put an earlier release back whole, from what the ledger recorded.")
     env(v)
@@ -152,6 +181,12 @@ def _preview(text: str) -> str:
     return text
 
 
+def _digest(text: str) -> str:
+    if not re.fullmatch("sha256:[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError(f"'{text}': expected sha256: and 64 digits, as the registry says it")
+    return text
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1 on")
@@ -160,15 +195,15 @@ def _positive(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | None = None) -> int:
     """Answers the exit code."""
+    known = os.environ if variables is None else variables
     try:
-        words = parser().parse_args(arguments)
-    except SystemExit as done:
-        return Exit.INVALID if done.code else Exit.DONE
-    given = sys.argv[1:] if arguments is None else arguments
-    if strange := next((word for word in given if _SURROGATE.search(word)), None):
-        print(f"error: the argument {strange!r} is not UTF-8.", file=sys.stderr)
+        words = _words(sys.argv[1:] if arguments is None else arguments)
+    except SystemExit:  # --help, --version
+        return Exit.DONE
+    except Misused as fault:
+        Console("text", known).fault(str(fault))
         return Exit.INVALID
-    console = Console(getattr(words, "format", "text"), os.environ if variables is None else variables)
+    console = Console(getattr(words, "format", "text"), known)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(_verb(words, console)())
@@ -185,12 +220,20 @@ def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | 
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.DONE
-    except Exception:
+    except Exception as bug:
         traceback.print_exc()
-        console.note(
-            f"This is a bug of prefect-platform {__version__}, not of your input. Please report it with the lines above."
+        console.fault(
+            f"This is a bug of prefect-platform {__version__}, not of your input. Please report it with the lines above.",
+            f"{type(bug).__name__}: this is a bug of prefect-platform {__version__}; the log has its traceback.",
         )
         return Exit.BUG
+
+
+def _words(given: Sequence[str]) -> argparse.Namespace:
+    words = parser().parse_args(given)
+    if strange := next((word for word in given if _SURROGATE.search(word)), None):
+        raise Misused(f"error: the argument {strange!r} is not UTF-8.")
+    return words
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

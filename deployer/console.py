@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -55,6 +55,12 @@ class Console:
         if self.in_github:
             github.write_outputs(self.variables, outputs)
 
+    def hide(self, values: Iterable[str]) -> None:
+        """GitHub shows them as *** from here on: also a part of one of its own secrets, and what came from elsewhere."""
+        if self.in_github:
+            for value in sorted(values):
+                self.command(github.mask(value))
+
     def note(self, message: str) -> None:
         _say(self._plain(message), sys.stderr)
 
@@ -72,6 +78,12 @@ class Console:
             self.note(str(problem))
         if self.in_github:
             self.command("\n".join(github.error_lines(problems)))
+
+    def fault(self, message: str, annotation: str = "") -> None:
+        """What is none of the operator's: wrong words, or a bug."""
+        self.note(message)
+        if self.in_github:
+            self.command(github.error(annotation or message))
 
     def error(self, error: DeployError, annotated: bool = False) -> None:
         """`annotated`: its problems stand at their files already, and GitHub shows ten annotations at most."""

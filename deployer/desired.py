@@ -75,7 +75,7 @@ def _item(environment: Environment, found: Declared, code: Code, commit: str, sc
     limit = over.concurrency_limit if over.concurrency_limit is not None else base.concurrency_limit
     schedules = over.schedules if over.schedules is not None else base.schedules
     active = defaults.schedules == "active" and not scope.preview
-    pool = environment.work_pools[over.pool or base.pool]
+    pool = environment.work_pools[pool_key(environment, found)]
     return {
         "name": base.name,
         "deployment_name": scope.name(base.name),
@@ -83,7 +83,7 @@ def _item(environment: Environment, found: Declared, code: Code, commit: str, sc
         "version": commit,
         "tags": sorted({*defaults.tags, *base.tags, *over.tags, *scope.tags}),
         "parameters": {**defaults.parameters, **base.parameters, **over.parameters},
-        "job_variables": {**code.job_variables, **defaults.job_variables, **base.job_variables, **over.job_variables},
+        "job_variables": job_variables(environment, found, code),
         "description": over.description if over.description is not None else base.description,
         "work_pool_name": pool_name(scope, pool.name),
         "work_queue_name": over.queue if over.queue is not None else base.queue,
@@ -97,6 +97,22 @@ def _item(environment: Environment, found: Declared, code: Code, commit: str, sc
             {**t, "enabled": False} if scope.preview else t
             for t in (base.triggers if over.triggers is None else over.triggers)
         ],
+    }
+
+
+def pool_key(environment: Environment, found: Declared) -> str:
+    over = environment.deployments.overrides.get(found.declaration.name)
+    return (over and over.pool) or found.declaration.pool
+
+
+def job_variables(environment: Environment, found: Declared, code: Code) -> dict[str, Any]:
+    over = environment.deployments.overrides.get(found.declaration.name, Overlay())
+    defaults = environment.deployments.defaults
+    return {
+        **code.job_variables,
+        **defaults.job_variables,
+        **found.declaration.job_variables,
+        **over.job_variables,
     }
 
 
@@ -309,7 +325,7 @@ def loader_problems(answer: Mapping[str, Any], declared: list[Declared], environ
         for fault in found.get("faults", ()):
             where = tuple(p for p in re.split(r"[.\[\]]+", fault["at"]) if p) or ("entrypoint",)
             path = tuple(int(p) if p.isdecimal() else p for p in where)
-            problems.append(_overlaid(by_name[name], path, fault["message"], environment))
+            problems.append(overlaid(by_name[name], path, fault["message"], environment))
     written = environment.data.get("automations", []) if isinstance(environment.data, Mapping) else []
     places = {item["name"]: index for index, item in enumerate(written)}
     for name, found in answer["automations"].items():
@@ -318,7 +334,7 @@ def loader_problems(answer: Mapping[str, Any], declared: list[Declared], environ
     return problems
 
 
-def _overlaid(found: Declared, path: Path, message: str, environment: Document) -> Problem:
+def overlaid(found: Declared, path: Path, message: str, environment: Document) -> Problem:
     """A value of the environment's wins over the deployment's own, and that over the environment's defaults."""
     override = ("deployments", "overrides", found.declaration.name)
     default = ("deployments", "defaults")

@@ -221,6 +221,20 @@ def readable(text: str, file: str) -> Readable:
     return Readable(_referred(data.get("secrets")), _referred(others))
 
 
+def hidden(text: str, file: str, variables: Mapping[str, str]) -> set[str]:
+    """What the file's secrets and the API's credentials are here: nobody should see these values."""
+    data = _mapping(parse(text, file).data)
+    api = _mapping(data.get("api"))
+    names = _referred([api.get("key"), api.get("auth_string"), data.get("secrets")])
+    values = {variables.get(name, "").strip() for name in names}
+    passwords = {variables.get(name, "").strip().partition(":")[2] for name in _referred([api.get("auth_string")])}
+    return (values | {word for word in passwords if len(word) >= LEAST_HIDDEN}) - {""}
+
+
+LEAST_HIDDEN = 6
+"""Characters of a part of a secret: hiding a shorter word would hide half of a log."""
+
+
 def _referred(value: Any) -> frozenset[str]:
     if isinstance(value, dict | list):
         return frozenset(

@@ -36,13 +36,22 @@ def error(message: str) -> str:
     return f"::error::{_data(message)}"
 
 
+def mask(secret: str) -> str:
+    """As it is: what is hidden must be the value itself."""
+    return f"::add-mask::{_escaped(secret)}"
+
+
 def harmless(message: str) -> str:
     """What a flow logs or a file holds is no command to GitHub."""
     return re.sub(r"(?m)^(\s*):(?=:)", r"\1: ", message).replace("##[", "## [")  # the second is the form of old
 
 
 def _data(text: str) -> str:
-    return text.replace("##[", "## [").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return _escaped(text.replace("##[", "## ["))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
@@ -73,6 +82,11 @@ def _append(path: str, text: str) -> None:
 def ref_of(variables: Mapping[str, str], commit: str) -> str:
     """The full ref of the run, if this is its commit; else nothing."""
     return variables.get("GITHUB_REF", "") if runs_here(variables) and variables.get("GITHUB_SHA") == commit else ""
+
+
+def commit_of(variables: Mapping[str, str], ref: str) -> str:
+    """The commit of the run, if it is for this ref; else nothing."""
+    return variables.get("GITHUB_SHA", "") if runs_here(variables) and variables.get("GITHUB_REF") == ref else ""
 
 
 def actor(variables: Mapping[str, str]) -> str:

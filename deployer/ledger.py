@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import takewhile
 from typing import Any
 
 from deployer.desired import Scope
@@ -52,6 +53,10 @@ class Ledger:
     def live(self) -> Release | None:
         """The last one that succeeded."""
         return next((r for r in self.releases() if r.succeeded), None)
+
+    def unfinished(self) -> set[str]:
+        """The digests of the plans that were begun since the last release that succeeded."""
+        return {r.digest for r in takewhile(lambda r: not r.succeeded, self.releases())}
 
     def next_number(self) -> int:
         """Looked up afresh: another deploy may have recorded a release since this one was planned."""
@@ -144,20 +149,27 @@ class Ledger:
         artifacts.patch(self.client, artifact, markdown(release))
 
     def forget(self) -> None:
-        """All of it; for previews, which are meant to go."""
-        for answer in list(artifacts.newest_first(self.client, self.key)):
-            artifacts.delete(self.client, answer["id"])
+        """All of it; for previews, which are meant to go. The releases last: by them it is found again if this is stopped."""
         for answer in artifacts.latest_of_each(self.client, self._spec_key("")):
             if not re.fullmatch(re.escape(self._spec_key("")) + "[0-9a-f]{32}", answer["key"]):
                 continue  # of a preview whose name only starts as this one's
             for version in list(artifacts.newest_first(self.client, answer["key"])):
                 artifacts.delete(self.client, version["id"])
+        for answer in list(artifacts.newest_first(self.client, self.key)):
+            artifacts.delete(self.client, answer["id"])
 
 
 def others(client: Client, scope: Scope) -> list[Release]:
     """The newest release of every other ledger on this API: who else lives here, and what they list."""
     found = (parse(a["data"]) for a in artifacts.latest_of_each(client, "release-"))
     return [r for r in found if r and (r.project, r.environment) != (scope.project, scope.environment)]
+
+
+def previews(client: Client, scope: Scope) -> set[str]:
+    """The names of this environment's previews that have a ledger. Another project's may begin as this one's do."""
+    start = f"release-{scope.ledger}-"
+    found = ((a["key"].removeprefix(start), parse(a["data"])) for a in artifacts.latest_of_each(client, start))
+    return {name for name, r in found if r and (r.project, r.environment) == (scope.project, scope.environment)}
 
 
 def foreign(releases: list[Release]) -> dict[Key, str]:

@@ -78,6 +78,10 @@ class Session:
         faults = parameter_faults(flow, item["parameters"], "parameters")
         for index, schedule in enumerate(item["schedules"]):
             faults += parameter_faults(flow, schedule.get("parameters", {}), f"schedules[{index}].parameters")
+        for index, trigger in enumerate(item["triggers"]):
+            faults += parameter_faults(
+                flow, trigger.get("parameters") or {}, f"triggers[{index}].parameters", filled_in
+            )
         if faults:
             return {"faults": faults}
         deployment = flow.to_deployment(**arguments(item))
@@ -291,8 +295,11 @@ def automation_of(given: dict[str, Any]) -> dict[str, Any]:
     return dict(AutomationCore.model_validate(given).model_dump(mode="json"))
 
 
-def parameter_faults(flow: Any, parameters: dict[str, Any], at: str) -> list[dict[str, str]]:
-    """What the flow's signature does not take, and what has the wrong type: the checks of the server, before the server."""
+def parameter_faults(
+    flow: Any, parameters: dict[str, Any], at: str, later: Callable[[Any], bool] = lambda value: False
+) -> list[dict[str, str]]:
+    """What the flow's signature does not take, and what has the wrong type: the checks of the server, before the server.
+    `later`: is this value known only when a run starts?"""
     if not parameters:
         return []
     import difflib
@@ -313,12 +320,17 @@ def parameter_faults(flow: Any, parameters: dict[str, Any], at: str) -> list[dic
                     "message": f"the flow '{flow.name}' has no parameter '{key}'.{hint} It takes: {', '.join(known) or 'none'}.",
                 }
             )
-    for error in validate(
-        {k: v for k, v in parameters.items() if k in known}, schema, raise_on_error=False, ignore_required=True
-    ):
+    given = {k: v for k, v in parameters.items() if k in known and not later(v)}
+    for error in validate(given, schema, raise_on_error=False, ignore_required=True):
         where = ".".join([at, *(str(part) for part in error.absolute_path)])
         faults.append({"at": where, "message": f"{error.message} (the flow '{flow.name}' declares it so)."})
     return faults
+
+
+def filled_in(value: Any) -> bool:
+    """Does a trigger's parameter take something from the event? Its type is then that of the event's."""
+    text = json.dumps(value)
+    return "{{" in text or "__prefect_kind" in text
 
 
 def signature(flow: Any) -> Any:

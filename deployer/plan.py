@@ -38,6 +38,8 @@ class Options:
     adopt: bool = False
     resume: bool = False
     allow_removals: bool = False
+    only_forward: bool = False
+    """Leave a newer commit alone, as production always does."""
 
 
 @dataclass(frozen=True)

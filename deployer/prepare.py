@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deployer import desired, ledger, loading, plan, prefect_api, project, source
+from deployer import desired, ledger, loading, plan, prefect_api, project, source, template
 from deployer.desired import Request, Scope
 from deployer.environment import Environment
 from deployer.errors import InvalidInput, Problem, Refused, invalid
@@ -112,11 +112,12 @@ def prepare(
     variables: Mapping[str, str],
     options: Options,
     unmerged: bool = False,
+    image_digest: str | None = None,
 ) -> Iterator[Prepared]:
     """Plan a commit; `unmerged` as if the environment's refs let it in. The loader, where one was needed, stays open for the with-block: creating deployments needs it."""
     history = site.ledger.history()
     check_tenancy(site, ledger.others(site.client, site.scope))
-    back = _back(site, repository, revision.commit)
+    back = _back(site, repository, revision.commit, options.only_forward)
     with ExitStack() as stack:
         if isinstance(back, str):
             yield _overtaken(site, revision, history, options, back)
@@ -126,7 +127,7 @@ def prepare(
         loader, found = None, None
         recorded = site.ledger.specification(back) if back else None
         if recorded is None:
-            recorded, found, faults = _recorded(site, repository, revision.commit, variables)
+            recorded, found, faults = _recorded(site, repository, revision.commit, variables, image_digest)
         if recorded is None:
             if found is None:
                 raise invalid(faults)
@@ -184,13 +185,15 @@ def _overtaken(site: Site, revision: Revision, history: History, options: Option
     return Prepared(site, nothing, empty, [], [], history, options, overtaken=why)
 
 
-def _back(site: Site, repository: Repository, commit: str) -> Release | str | None:
-    """In production: the release that this commit goes back to, or the reason why it is too late for it.
+def _back(site: Site, repository: Repository, commit: str, only_forward: bool) -> Release | str | None:
+    """In production, or with `only_forward`: the release that this commit goes back to, or the reason why it is
+    too late for it.
 
     A commit that the live one is an ancestor of goes forward, also when it was live once before.
     """
     live = site.ledger.live()
-    if site.environment.mode != "production" or live is None or live.commit == commit:
+    strict = site.environment.mode == "production"
+    if not (strict or only_forward) or live is None or live.commit == commit:
         return None
     known = repository.knows(live.commit)
     if known and repository.is_ancestor(live.commit, commit):
@@ -202,7 +205,7 @@ def _back(site: Site, repository: Repository, commit: str) -> Release | str | No
             f"{commit[:12]} is older than what is live in {site.environment.name} (release {live.number}, "
             f"{live.commit[:12]}) and was never released there: a newer commit has overtaken it. Nothing was written."
         )
-    if not known or repository.shallow():
+    if strict and (not known or repository.shallow()):
         raise InvalidInput(
             f"Whether {commit[:12]} is older than what is live in {site.environment.name} ({live.commit[:12]}) cannot be told "
             f"from this clone. Fetch the whole history (fetch-depth: 0), or that commit: git fetch origin {live.commit}. Nothing was touched."
@@ -211,7 +214,7 @@ def _back(site: Site, repository: Repository, commit: str) -> Release | str | No
 
 
 def _recorded(
-    site: Site, repository: Repository, commit: str, variables: Mapping[str, str]
+    site: Site, repository: Repository, commit: str, variables: Mapping[str, str], image_digest: str | None
 ) -> tuple[Specification | None, Contents | None, list[Any]]:
     """The ledger's specification of this commit, if it was made from the same files and variables."""
     tree = Tree.at(repository, commit)
@@ -226,7 +229,10 @@ def _recorded(
     if found is None:
         best = next((r for r in releases if r.succeeded), None)
         return (site.ledger.specification(best) if best else None), None, faults
-    found = replace(found, environment=_governed(found.environment, site.environment))
+    environment = _governed(found.environment, site.environment)
+    if image_digest:
+        environment = environment.model_copy(update={"source": source.pinned(environment.source, image_digest)})
+    found = replace(found, environment=environment)
     inputs = desired.inputs_of(_request(site, found, commit), found.environment, site.scope)
     for release in releases:
         spec = site.ledger.specification(release)
@@ -358,14 +364,15 @@ def _check_queues(wanted: list[Resource], live: Mapping[Key, Live]) -> None:
 def _check_job_variables(client: Client, wanted: list[Resource], live: Mapping[Key, Live]) -> None:
     """Do the job variables fit the pool's template? Prefect says so only at that deployment's turn."""
     pools = {r.name: r for r in wanted if r.kind == "work_pool"}
-    templates: dict[str, Mapping[str, Any]] = {}
+    templates = {name: r.fields["base_job_template"] for name, r in pools.items() if r.fields.get("base_job_template")}
     problems = []
     for resource in wanted:
-        if resource.kind == "deployment" and resource.fields["job_variables"]:
-            pool = resource.fields["work_pool"]
-            if pool not in templates:
-                templates[pool] = _template(client, pools.get(pool), live.get(("work_pool", pool)))
-            problems += _unfit(resource, pool, templates[pool])
+        if resource.kind != "deployment":
+            continue
+        pool, given = resource.fields["work_pool"], resource.fields["job_variables"]
+        if given and not templates.get(pool):
+            templates[pool] = _template(client, pools.get(pool), live.get(("work_pool", pool)))
+        problems += [f"{resource.name}: {why}" for _, why in template.unfit(pool, templates.get(pool, {}), given)]
     if problems:
         raise InvalidInput(f"{' '.join(problems)} Nothing was touched.")
 
@@ -375,26 +382,6 @@ def _template(client: Client, pool: Resource | None, live: Live | None) -> Mappi
     declared = pool.fields.get("base_job_template") if pool else None
     there = live.fields["base_job_template"] if live else None
     return declared or there or (prefect_api.pools.default_template(client, pool.fields["type"]) if pool else {})
-
-
-def _unfit(resource: Resource, pool: str, template: Mapping[str, Any]) -> list[str]:
-    import jsonschema  # late: most deploys have no job variable
-
-    schema = template.get("variables") or {}
-    known = schema.get("properties")
-    if not known:
-        return []
-    given = resource.fields["job_variables"]
-    found = [
-        f"{resource.name}: the pool {pool} has no job variable '{key}'; it takes {', '.join(sorted(known))}."
-        for key in given
-        if key not in known
-    ]
-    checked = {k: v for k, v in given.items() if k in known and "{{" not in str(v)}
-    rules = {**{k: v for k, v in schema.items() if k != "required"}, "properties": known}
-    for error in jsonschema.Draft202012Validator(rules).iter_errors(checked):
-        found.append(f"{resource.name}: job variable {'.'.join(str(p) for p in error.absolute_path)}: {error.message}.")
-    return found
 
 
 def check_published(prepared: Prepared, repository: Repository, variables: Mapping[str, str]) -> str | None:

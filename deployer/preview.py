@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deployer import prefect_api
+from deployer import ledger, prefect_api
 from deployer.model import Change
 from deployer.prefect_api import deployments
 from deployer.prepare import Site
@@ -13,10 +13,11 @@ MARK = "preview:"
 
 
 def names(site: Site) -> list[str]:
-    """Of this environment's, by the tags of their deployments."""
+    """Of this environment's: by the tags of their deployments, and by ledgers of which somebody deleted the deployments."""
     found = deployments.answers(site.client, site.scope.tags, ())
     tags = {tag for answer in found for tag in answer["tags"]}
-    return sorted(tag.removeprefix(MARK) for tag in tags if tag.startswith(MARK))
+    tagged = {tag.removeprefix(MARK) for tag in tags if tag.startswith(MARK)}
+    return sorted(tagged | ledger.previews(site.client, site.scope))
 
 
 def destroy(site: Site, note: Callable[[str], None]) -> list[str]:

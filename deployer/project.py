@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployer import catalog, desired, environment
+from deployer import catalog, desired, environment, source, template
 from deployer.catalog import Declared
 from deployer.environment import Environment, Readable
 from deployer.errors import InvalidInput, Problem, invalid
 from deployer.revision import Repository
 from deployer.yamlfile import Document, guess, parse
+from deployer.yamlfile import Path as Place
 
 Variables = Mapping[str, str] | None
 
@@ -107,6 +108,12 @@ def readable(repository: Repository, name: str) -> Readable:
     return environment.readable(_text(path), file) if path.is_file() else Readable()
 
 
+def hidden(tree: Tree, variables: Mapping[str, str]) -> set[str]:
+    """The values of all environments' secrets and credentials that are given here."""
+    files = [environment_file(name) for name in tree.environment_names()]
+    return {value for file in files for value in environment.hidden(tree.texts[file], file, variables)}
+
+
 def _environment(
     tree: Tree, name: str, variables: Variables, own: Readable | None = None
 ) -> tuple[Environment | None, list[Problem]]:
@@ -143,6 +150,7 @@ def examine(
     problems += _about_deployments(found, declared, document)
     templates, faults = _templates(found, tree, document)
     problems += faults
+    problems += _job_variables(found, _sound(declared, found, problems), templates, document)
     return Contents(found, _sound(declared, found, problems), templates, document), problems
 
 
@@ -201,9 +209,33 @@ def _templates(found: Environment, tree: Tree, document: Document) -> tuple[dict
 
 def _template(text: str, file: str) -> tuple[Any, list[Problem]]:
     try:
-        template = json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         return None, [Problem(file, getattr(error, "lineno", None), "", f"not valid JSON: {error}.")]
-    if not isinstance(template, dict) or not {"job_configuration", "variables"} <= set(template):
-        return None, [Problem(file, None, "", "a base job template has the keys job_configuration and variables.")]
-    return template, []
+    faults = template.faults(found)
+    return (None if faults else found), [Problem(file, None, "", fault) for fault in faults]
+
+
+def _job_variables(
+    found: Environment, declared: list[Declared], templates: Mapping[str, Any], document: Document
+) -> list[Problem]:
+    """Do they fit the pool's template? Only the server knows that of a pool that declares none."""
+    code = source.code(found.source, "0" * 40)
+    problems = []
+    for item in declared:
+        key = desired.pool_key(found, item)
+        if templates.get(key) and item.declaration.name not in found.deployments.exclude:
+            name = f"{key} ({found.work_pools[key].base_job_template})"
+            given = desired.job_variables(found, item, code)
+            for at, why in template.unfit(name, templates[key], given):
+                problems.append(_placed(item, at, why, given, code.job_variables, document))
+    return problems
+
+
+def _placed(
+    item: Declared, at: Place, why: str, given: Mapping[str, Any], sources: Mapping[str, Any], document: Document
+) -> Problem:
+    """At the deployment, at what the environment says of it, or at the source that brings an image."""
+    if at and at[0] in sources and given[str(at[0])] == sources[str(at[0])]:
+        return document.problem(("source", at[0]), why)
+    return desired.overlaid(item, ("job_variables", *at) if at else (), why, document)

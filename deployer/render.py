@@ -104,8 +104,14 @@ def told(change: Change) -> list[FieldChange]:
 
 
 def _follows(field: FieldChange, old: str, new: str) -> bool:
-    """Does this value differ only because it names the commit?"""
-    return isinstance(field.before, str) and old in field.before and field.before.replace(old, new) == field.after
+    """Does this value differ only because it names the commit, or the image that was built from it?"""
+    before, after = field.before, field.after
+    if field.path == "job_variables.image" and isinstance(before, str) and isinstance(after, str):
+        before, after = _DIGEST.sub("", before), _DIGEST.sub("", after)
+    return isinstance(before, str) and old in before and before.replace(old, new) == after
+
+
+_DIGEST = re.compile("@sha256:[0-9a-f]{64}$")
 
 
 def _field_lines(change: Change) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deployer import render
 from deployer.errors import InvalidInput, Refused
-from deployer.model import Plan, digest
+from deployer.model import Change, Plan, digest, rows, same
 from deployer.plan import Options
 
 
@@ -30,25 +31,55 @@ class SavedPlan:
     options: Options
     preview: str | None
     rollback: Rollback | None = None
+    image_digest: str | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list, compare=False)  # as JSON; the digest speaks for them
 
 
-def write(path: Path, plan: Plan, options: Options, preview: str | None, rollback: Rollback | None = None) -> None:
+def write(
+    path: Path,
+    plan: Plan,
+    options: Options,
+    preview: str | None,
+    rollback: Rollback | None = None,
+    image_digest: str | None = None,
+) -> None:
     """Whole or not at all: a plan is never half written."""
     data: dict[str, Any] = {**render.plan_data(plan), "options": asdict(options), "preview": preview}
+    data["image_digest"] = image_digest
     data["rollback"] = asdict(rollback) if rollback else None
     data["seal"] = digest(data)
-    if not path.name or path.is_dir():
-        raise InvalidInput(f"The plan cannot be written to {path}: that is a folder. Give a file.")
-    if path.exists() and not path.is_file():
-        raise InvalidInput(
-            f"The plan cannot be written to {path}: that is no ordinary file. For the terminal: --format json."
-        )
-    new = path.with_name(path.name + ".new")
+    check_place(path, "plan")
     try:
-        new.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        new.replace(path)
+        _replace(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise InvalidInput(f"The plan cannot be written to {path}: {error.strerror}.") from None
+
+
+def check_place(path: Path, what: str) -> None:
+    """Can a file be written there?"""
+    if not path.name or path.is_dir():
+        raise InvalidInput(f"The {what} cannot be written to {path}: that is a folder. Give a file.")
+    if path.exists() and not path.is_file():
+        raise InvalidInput(
+            f"The {what} cannot be written to {path}: that is no ordinary file. For the terminal: --format json."
+        )
+    if not path.parent.is_dir():
+        raise InvalidInput(f"The {what} cannot be written to {path}: there is no folder {path.parent}.")
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
+def report(path: str, outcome: dict[str, Any]) -> str:
+    """What an apply did, for machines. Answers why it could not be written: what was deployed is deployed all the same."""
+    try:
+        _replace(Path(path), render.document(outcome) + "\n")
+    except OSError as error:
+        return f"the report cannot be written to {path}: {error.strerror}."
+    return ""
 
 
 def read(path: Path) -> SavedPlan:
@@ -70,26 +101,45 @@ def read(path: Path) -> SavedPlan:
         options = Options(**data["options"])
         rollback = Rollback(**data["rollback"]) if data["rollback"] else None
         named = (data["environment"], data["commit"], data["ref"], data["digest"])
-        return SavedPlan(*named, options, data["preview"], rollback)
+        return SavedPlan(*named, options, data["preview"], rollback, data["image_digest"], data["changes"])
     except (KeyError, TypeError):
         raise InvalidInput(
             f"{path} is no plan that this version wrote. Make one with: plan --env E --out {path}"
         ) from None
 
 
-def check_options(saved: SavedPlan, given: Options, preview: str | None) -> None:
+def check_options(saved: SavedPlan, given: Options, preview: str | None, image_digest: str | None = None) -> None:
     """What is asked for beside a saved plan may repeat what it was made with, and add nothing."""
     added = [
         f"--{key.replace('_', '-')}" for key, on in asdict(given).items() if on and not getattr(saved.options, key)
     ]
     added += [f"--preview {preview}"] if preview not in (None, saved.preview) else []
+    added += [f"--image-digest {image_digest}"] if image_digest not in (None, saved.image_digest) else []
     if added:
         raise Refused(f"The plan was made without {', '.join(added)}. Plan with it, and review that.")
 
 
-def check(saved: SavedPlan, plan: Plan) -> None:
-    """The plan made now must be the one that was reviewed, or have nothing left to do: another deploy of the same was first."""
-    if saved.digest != plan.digest and plan.writes:
-        raise Refused(
-            f"This plan of {plan.environment} is no longer what would be written: now {render.sentence(plan)} The live state moved, or a secret or variable is another one here. Nothing was written. Plan again, and review again."
-        )
+def check(saved: SavedPlan, plan: Plan, unfinished: Collection[str] = ()) -> None:
+    """The plan made now must be the one that was reviewed, or its rest: `unfinished` are the digests of the plans that were
+    begun since the last release that succeeded. One that has nothing left to do was carried out by another deploy of the same."""
+    if saved.digest == plan.digest or not plan.writes:
+        return
+    if saved.digest in unfinished and all(_reviewed(change, saved.changes) for change in plan.writes):
+        return
+    raise Refused(
+        f"This plan of {plan.environment} is no longer what would be written: now {render.sentence(plan)} The live state moved, or a secret or variable is another one here. Nothing was written. Plan again, and review again."
+    )
+
+
+def _reviewed(change: Change, reviewed: list[dict[str, Any]]) -> bool:
+    """Is all that this change would write a part of a change that was reviewed? What was half created is an update now."""
+    (now,) = rows([change])
+    before = next((r for r in reviewed if (r["kind"], r["name"]) == change.key), None)
+    if before is None or (
+        before["action"] != now["action"] and (before["action"], now["action"]) != ("create", "update")
+    ):
+        return False
+    parts = ("path", "after") if before["action"] == "create" else ("path", "before", "after")
+    there = [{part: row[part] for part in parts} for row in before["fields"]]
+    asked = [{part: row[part] for part in parts} for row in now["fields"] if not row["held"]]
+    return all(any(same(row, known) for known in there) for row in asked)

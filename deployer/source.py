@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.environment import Source
+from deployer.errors import InvalidInput
 
 STEPS = "prefect.deployments.steps"
 
@@ -69,8 +70,30 @@ def _image(source: Source, commit: str) -> Code:
     """The code is baked in; the image's tag or digest pins it."""
     return Code(
         steps=[{f"{STEPS}.set_working_directory": {"directory": source.directory}}],
-        job_variables={"image": (source.image or "").replace("{commit}", commit)},
+        job_variables={"image": image_of(source, commit)},
     )
+
+
+def image_of(source: Source, commit: str) -> str:
+    return (source.image or "").replace("{commit}", commit)
+
+
+def needs_image(source: Source) -> bool:
+    """Is there an image for each commit?"""
+    return source.strategy == "image" and "{commit}" in (source.image or "")
+
+
+def pinned(source: Source, digest: str) -> Source:
+    """The image by its digest as well: a tag can be pushed again, and then names another one."""
+    if source.strategy != "image":
+        raise InvalidInput(
+            f"--image-digest is for source.strategy image; here it is {source.strategy}. Leave it out. Nothing was touched."
+        )
+    if "@" in (source.image or ""):
+        raise InvalidInput(
+            f"source.image holds a digest already: {source.image}. Leave out --image-digest. Nothing was touched."
+        )
+    return source.model_copy(update={"image": f"{source.image}@{digest}"})
 
 
 def _local(source: Source, commit: str) -> Code:

@@ -25,6 +25,7 @@ from deployer import (
     render,
     saved,
     schema,
+    source,
     stats,
 )
 from deployer.apply import Author, Result, apply
@@ -55,8 +56,10 @@ class Call:
 
     @cached_property
     def tree(self) -> Tree:
-        """The tool's own checkout: where to deploy, and by which rules."""
-        return Tree.working(self.repository.path)
+        """The tool's own checkout: where to deploy, and by which rules. What it makes a secret is hidden from here on."""
+        found = Tree.working(self.repository.path)
+        self.console.hide(project.hidden(found, self.variables))
+        return found
 
     def environment(self, name: str) -> Environment:
         return project.load_environment(self.tree, name, self.variables)
@@ -137,12 +140,14 @@ def _checkout(call: Call, commit: str) -> Iterator[Path]:
 
 def plan(call: Call) -> Exit:
     words = call.words
-    options = Options(words.adopt, words.resume, words.allow_removals)
+    options = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
     if words.unmerged and words.out:
         raise InvalidInput("A plan of what is not merged cannot be applied: leave out --out, or --unmerged.")
     with (
         call.site(words.env, words.preview) as site,
-        prepare.prepare(site, call.repository, _revision(call), call.variables, options, words.unmerged) as prepared,
+        prepare.prepare(
+            site, call.repository, _revision(call), call.variables, options, words.unmerged, words.image_digest
+        ) as prepared,
     ):
         _say_before(call, prepared)
         found = prepared.plan
@@ -159,7 +164,8 @@ def plan(call: Call) -> Exit:
 
 def _save(call: Call, found: Plan, options: Options, back: saved.Rollback | None = None) -> None:
     words = call.words
-    saved.write(Path(words.out), found, options, getattr(words, "preview", None), back)
+    preview, digest = getattr(words, "preview", None), getattr(words, "image_digest", None)
+    saved.write(Path(words.out), found, options, preview, back, digest)
     call.console.note(f"Saved to {words.out}; apply it with: apply --env {words.env} --plan {words.out}")
 
 
@@ -314,14 +320,51 @@ def target(call: Call) -> Exit:
         raise InvalidInput(
             f"'{ref}' is no full Git ref. Write refs/heads/{ref} for a branch, refs/tags/{ref} for a tag."
         )
-    found = refs.targets(project.load_environments(call.tree, None), ref)
+    environments = project.load_environments(call.tree, None)
+    found = refs.targets(environments, ref)
+    there = [each for each in environments if each.name in found]
+    images = _images(there, _commit_of(call, ref))
     call.console.result(
         lambda: "\n".join(found) if found else f"{ref} deploys nowhere.",
         lambda: f"`{ref}`: {', '.join(found) or 'nowhere'}",
-        lambda: {"format": render.FORMAT, "ref": ref, "environments": found},
+        lambda: {"format": render.FORMAT, "ref": ref, "environments": found, "images": images},
     )
-    call.console.outputs(environments=json.dumps(found), environment=found[0] if found else "")
+    production = any(each.name in images and each.mode == "production" for each in there)
+    call.console.outputs(
+        **{
+            "environments": json.dumps(found),
+            "environment": found[0] if found else "",
+            "needs-image": json.dumps(list(images)),
+            "image": next(iter(images.values()), ""),
+            "build": str(bool(images) and not production).lower(),
+        }
+    )
     return Exit.DONE
+
+
+def _commit_of(call: Call, ref: str) -> str:
+    """GitHub's own where the run is for this ref; empty for a ref that is not here."""
+    if commit := github.commit_of(call.variables, ref):
+        return commit
+    try:
+        return call.repository.resolve(ref).commit
+    except InvalidInput:
+        return ""
+
+
+def _images(environments: list[Environment], commit: str) -> dict[str, str]:
+    """Of the environments whose code comes in an image for each commit: its name, one for all of them."""
+    wanted = [each for each in environments if source.needs_image(each.source)]
+    if unclear := next((each.name for each in wanted if "${" in (each.source.image or "")), None):
+        raise InvalidInput(
+            f"{project.environment_file(unclear)}: source.image must be written out: where it is pushed is decided before any variable is read."
+        )
+    found = {each.name: source.image_of(each.source, commit or "{commit}") for each in wanted}
+    if len(set(found.values())) > 1:
+        raise InvalidInput(
+            f"{', '.join(found)} are deployed by one ref, and want different images: {', '.join(sorted(set(found.values())))}. One is built for a commit: give them the same source.image."
+        )
+    return found
 
 
 def print_schema(call: Call) -> Exit:
@@ -334,6 +377,8 @@ def print_schema(call: Call) -> Exit:
 
 def apply_commit(call: Call) -> Exit:
     words = call.words
+    if words.report:
+        saved.check_place(Path(words.report), "report")
     reviewed = saved.read(Path(words.plan)) if words.plan else None
     if reviewed and reviewed.environment != words.env:
         raise Refused(f"{words.plan} is a plan for {reviewed.environment}, not for {words.env}.")
@@ -341,21 +386,33 @@ def apply_commit(call: Call) -> Exit:
         return _apply_rollback(call, reviewed, reviewed.rollback)
     if reviewed and words.ref and call.repository.resolve(words.ref).commit != reviewed.commit:
         raise Refused(f"{words.plan} is a plan for {reviewed.commit[:12]}; --ref {words.ref} is another commit.")
-    options = Options(words.adopt, words.resume, words.allow_removals)
+    options = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
+    if words.replan and not reviewed:
+        raise InvalidInput("--replan goes with --plan FILE: without a saved plan every apply plans by itself.")
     if reviewed:
-        saved.check_options(reviewed, options, words.preview)
+        saved.check_options(reviewed, options, words.preview, words.image_digest)
         options = reviewed.options
     revision = replace(call.repository.resolve(reviewed.commit), ref=reviewed.ref) if reviewed else _revision(call)
-    name = reviewed.preview if reviewed else words.preview
+    name, digest = (reviewed.preview, reviewed.image_digest) if reviewed else (words.preview, words.image_digest)
     with (
         call.site(words.env, name) as site,
-        prepare.prepare(site, call.repository, revision, call.variables, options) as prepared,
+        prepare.prepare(site, call.repository, revision, call.variables, options, image_digest=digest) as prepared,
     ):
         if reviewed:
-            saved.check(reviewed, prepared.plan)
+            _check_review(call, reviewed, prepared)
         else:
             _say_before(call, prepared)
         return _release(call, prepared, call.repository)
+
+
+def _check_review(call: Call, reviewed: SavedPlan, prepared: Prepared) -> None:
+    """As reviewed, or its rest; with --replan also what it has become, where nobody has to review it."""
+    try:
+        saved.check(reviewed, prepared.plan, prepared.site.ledger.unfinished())
+    except Refused:
+        if not call.words.replan or prepared.site.environment.mode == "production":
+            raise
+        call.console.note(f"note: the live state moved since {call.words.plan} was made; this is planned anew.")
 
 
 def rollback(call: Call) -> Exit:
@@ -384,9 +441,10 @@ def _apply_rollback(call: Call, reviewed: SavedPlan, back: saved.Rollback) -> Ex
     words = call.words
     if words.ref:
         raise Refused(f"{words.plan} puts release {back.release} back: leave out --ref.")
-    saved.check_options(reviewed, Options(words.adopt, words.resume, words.allow_removals), words.preview)
+    given = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
+    saved.check_options(reviewed, given, words.preview, words.image_digest)
     with _restoring(call, str(back.release), reviewed.options) as prepared:
-        saved.check(reviewed, prepared.plan)
+        saved.check(reviewed, prepared.plan, prepared.site.ledger.unfinished())
         return _release(call, prepared, None, back.reason)
 
 
@@ -471,6 +529,8 @@ def _report(call: Call, found: Plan, result: Result, otherwise: str) -> None:
         lambda: render.apply_text(*parts), lambda: render.apply_markdown(*parts), lambda: render.apply_data(*parts)
     )
     _say_plan(call, found)
+    if (report := getattr(call.words, "report", None)) and (fault := saved.report(report, render.apply_data(*parts))):
+        call.console.note(f"note: {fault}")
     release = result.release
     call.console.outputs(
         digest=found.digest,

@@ -2,7 +2,8 @@
 
 What act does not do is left to static tests: the filters of `on:`, permissions, the secrets and reviewers of GitHub's
 environments, concurrency. Actions from elsewhere are stood in for: artifacts are kept in a folder, and Python, uv and the
-checkout are there already. act knows no key of the last two years; `form` takes out exactly those.
+checkout are there already. act knows no key of the last two years, and would fetch a checkout that names its ref; `form`
+takes out exactly those.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-UNKNOWN = ("deployment: ", "queue: ")
-"""Keys that act refuses, each on a line of its own in the workflows."""
+UNKNOWN = ("deployment: ", "queue: ", "ref: ")
+"""Keys that act refuses or that make it ask GitHub, each on a line of its own in the workflows."""
 
 REPOSITORY = "team/flows"
 USES = re.compile(r"uses: ([\w-]+/[\w-]+@[0-9a-f]{40})")
@@ -31,7 +32,12 @@ runs: {using: composite, steps: [{run: "true", shell: bash}]}
 """
 UPLOAD = """
 name: upload
-inputs: {name: {default: artifact}, path: {required: true}, retention-days: {default: ""}, overwrite: {default: ""}}
+inputs:
+  name: {default: artifact}
+  path: {required: true}
+  if-no-files-found: {default: warn}
+  retention-days: {default: ""}
+  overwrite: {default: ""}
 runs:
   using: composite
   steps:
@@ -39,7 +45,7 @@ runs:
       env: {NAME: "${{ inputs.name }}", FILES: "${{ inputs.path }}"}
       run: |
         rm -rf "$ARTIFACTS/$NAME" && mkdir -p "$ARTIFACTS/$NAME"
-        while read -r file; do [ -z "$file" ] || cp "$file" "$ARTIFACTS/$NAME/"; done <<< "$FILES"
+        while read -r file; do [ ! -f "$file" ] || cp "$file" "$ARTIFACTS/$NAME/"; done <<< "$FILES"
 """
 DOWNLOAD = """
 name: download
@@ -51,7 +57,27 @@ runs:
       env: {NAME: "${{ inputs.name }}", TO: "${{ inputs.path }}"}
       run: mkdir -p "$TO" && cp "$ARTIFACTS/$NAME"/* "$TO/"
 """
-STAND_INS = {"nothing": NOTHING, "upload-artifact": UPLOAD, "download-artifact": DOWNLOAD}
+BUILD = """
+name: build
+inputs: {context: {required: true}, file: {required: true}, target: {}, build-args: {}, tags: {required: true}, push: {}}
+outputs: {digest: {value: "${{ steps.build.outputs.digest }}"}}
+runs:
+  using: composite
+  steps:
+    - id: build
+      shell: bash
+      env: {OF: "${{ inputs.tags }} ${{ inputs.target }} ${{ inputs.build-args }}"}
+      run: |
+        echo "built $OF"
+        echo "digest=sha256:$(printf %s "$OF" | sha256sum | cut -d " " -f 1)" >> "$GITHUB_OUTPUT"
+"""
+"""No image is built: its digest is of what it would be built from."""
+STAND_INS = {
+    "nothing": NOTHING,
+    "upload-artifact": UPLOAD,
+    "download-artifact": DOWNLOAD,
+    "build-push-action": BUILD,
+}
 
 
 class ActError(Exception):
@@ -96,6 +122,29 @@ class Push:
 
 
 @dataclass(frozen=True)
+class PullRequest:
+    """One of a branch of this repository. `by_main`: for a job that checks the default branch out, and not the pull request."""
+
+    number: int
+    branch: str
+    action: str = "synchronize"
+    labels: tuple[str, ...] = ()
+    label: str = ""
+    by_main: bool = False
+
+    @property
+    def ref(self) -> str:
+        return "refs/heads/main" if self.by_main else f"refs/heads/{self.branch}"
+
+    def event(self, commit: str) -> dict[str, Any]:
+        head = {"sha": commit, "ref": self.branch, "repo": {"full_name": REPOSITORY}}
+        labels = [{"name": name} for name in self.labels]
+        pull = {"number": self.number, "head": head, "base": {"ref": "main"}, "labels": labels}
+        known = {"repository": {"default_branch": "main", "full_name": REPOSITORY}, "label": {"name": self.label}}
+        return {"action": self.action, "number": self.number, "pull_request": pull, **known}
+
+
+@dataclass(frozen=True)
 class Act:
     """Where the clones, artifacts and stand-ins lie, and which repository is cloned."""
 
@@ -107,16 +156,17 @@ class Act:
     def run(
         self,
         workflow: str,
-        push: Push,
+        push: Push | PullRequest,
         *,
         event: str = "push",
         variables: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
         inputs: Mapping[str, str] | None = None,
         job: str = "",
+        matrix: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Run a workflow as GitHub would for this push: on a clone of its own, with only these variables and secrets."""
+        """Run a workflow as GitHub would for this event: on a clone of its own, with only these variables and secrets."""
         clone, commit = self._clone(push.ref)
         files = {
             "event.json": json.dumps({**push.event(commit), "inputs": dict(inputs or {})}),
@@ -130,6 +180,7 @@ class Act:
         words += ["--workflows", f".github/workflows/{workflow}", "--json", *self._options(clone)]
         words += ["--var-file", str(self.folder / "vars"), "--secret-file", str(self.folder / "secrets")]
         words += ["--job", job] if job else []
+        words += [word for key, value in (matrix or {}).items() for word in ("--matrix", f"{key}:{value}")]
         for name, value in {**self.environment, **(environment or {}), "ARTIFACTS": str(self.folder / "kept")}.items():
             words += ["--env", f"{name}={value}"]
         try:

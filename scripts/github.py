@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts import github_registry  # noqa: E402
 from scripts.github_rest import GitHub, GitHubError, Json, Missing, Refused, connect, of, quoted  # noqa: E402
 
 DEPLOY = ROOT / "scripts/deploy.py"
@@ -67,6 +68,13 @@ class Call:
         if not isinstance(event, dict):
             raise GitHubError("GITHUB_EVENT_PATH leads to no event. GitHub sets it in every job; by hand, set it.")
         return event
+
+    def answer(self, line: str) -> None:
+        """An output of the step: NAME=VALUE."""
+        print(line)
+        if path := self.environ.get("GITHUB_OUTPUT"):
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
 
     def say(self, text: str, kind: str = "notice") -> None:
         """An annotation; whatever it quotes, it is one line and holds no token."""
@@ -129,6 +137,11 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--file", required=True, type=Path, help="of deploy.py drift --format markdown")
     v.add_argument("--code", required=True, type=Path, metavar="FILE", help="holds the exit code of deploy.py drift")
     v = verb(
+        "image", image, "packages: read", "Which digest has this image? Output: digest, empty for none.", env=False
+    )
+    v.add_argument("--image", required=True, type=_image, metavar="NAME:TAG", help="with its registry")
+    v.add_argument("--build", required=True, choices=["true", "false"], help="false: fail where there is none")
+    v = verb(
         "sweep",
         sweep,
         "pull-requests: read",
@@ -142,6 +155,13 @@ def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is no environment's name")
     return text
+
+
+def _image(text: str) -> github_registry.Image:
+    try:
+        return github_registry.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _sha(text: str) -> str:
@@ -158,11 +178,7 @@ def credentials(call: Call) -> None:
     missing = _missing(call.environ)
     if missing:
         call.say(f"No plan: {missing}")
-    answer = f"found={'false' if missing else 'true'}"
-    print(answer)
-    if path := call.environ.get("GITHUB_OUTPUT"):
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(f"{answer}\n")
+    call.answer(f"found={'false' if missing else 'true'}")
 
 
 def _missing(environ: Mapping[str, str]) -> str:
@@ -330,6 +346,34 @@ def _untouched(notes: str) -> bool:
     return found is not None and found[2] == _digest(found[1])
 
 
+# -- image
+
+
+def image(call: Call) -> None:
+    """Built once for a commit: what is there already is taken, and production takes nothing else."""
+    wanted, build = call.words.image, call.words.build == "true"
+    try:
+        digest = github_registry.digest(wanted, call.environ, call.pause)
+    except github_registry.NotShown as error:
+        if not build:
+            raise GitHubError(f"{error} {MAY_READ}") from None
+        call.say(f"{error} It is taken for not there, and built.")
+        digest = ""
+    if not digest and not build:
+        raise GitHubError(
+            f"There is no image {wanted}. For production none is built: what was tried elsewhere goes there. "
+            "Deploy the commit to an environment that builds it first, then run this again."
+        )
+    print(f"{wanted} {f'is {digest}' if digest else 'is not there yet'}.")
+    call.answer(f"digest={digest}")
+
+
+MAY_READ = (
+    "The job needs `permissions: {packages: read}`, and the package must give this repository access: its settings, "
+    "Manage Actions access."
+)
+
+
 # -- deployment
 
 STATES = {"success": "success", "failure": "failure", "cancelled": "error"}
@@ -384,7 +428,9 @@ LABEL = {"name": "drift", "color": "d93f0b", "description": "What is live differ
 
 def drift(call: Call) -> None:
     code = _read(call.words.code).strip()
-    if code == "0":
+    if code == "0" and not _read(call.words.file).strip():
+        call.say(f"{call.env} has no release to compare with: its issue is left as it is.")
+    elif code == "0":
         _close(call)
     elif code == "2":
         _report(call)

@@ -49,7 +49,7 @@ class _Again(Exception):
         self.lost, self.seconds = lost, seconds
 
 
-class _Plain(urllib.request.HTTPErrorProcessor):
+class Plain(urllib.request.HTTPErrorProcessor):
     """Every answer as it is: none is an exception, and no redirect takes the token elsewhere."""
 
     def http_response(self, request: Any, response: Any) -> Any:
@@ -129,7 +129,7 @@ class GitHub:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, headers, method=method)
         try:
-            with urllib.request.build_opener(_Plain).open(request, timeout=self.timeout) as answer:
+            with urllib.request.build_opener(Plain).open(request, timeout=self.timeout) as answer:
                 status, said, content = answer.status, answer.headers, answer.read()
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             why = getattr(error, "reason", error)
@@ -146,7 +146,7 @@ def connect(environ: Mapping[str, str], pause: Callable[[float], None], timeout:
     base = (environ.get("GITHUB_API_URL") or "https://api.github.com").rstrip("/")
     repository = environ.get("GITHUB_REPOSITORY", "")
     token = environ.get("GITHUB_TOKEN", "").strip()
-    if not _confidential(base):
+    if not confidential(base):
         raise GitHubError("GITHUB_API_URL must begin with https://, or be on this machine: the token is sent there.")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repository, re.ASCII):
         raise GitHubError("GITHUB_REPOSITORY is not OWNER/NAME. GitHub sets it in every job; by hand, set it.")
@@ -157,7 +157,7 @@ def connect(environ: Mapping[str, str], pause: Callable[[float], None], timeout:
     return GitHub(base, repository, token, pause, timeout)
 
 
-def _confidential(base: str) -> bool:
+def confidential(base: str) -> bool:
     """Can nobody on the way read the token?"""
     try:
         parts = urllib.parse.urlsplit(base)

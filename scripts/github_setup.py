@@ -35,6 +35,7 @@ PREVIEWED = "dev"
 PREVIEW = "preview"
 SETTABLE = ("PREFECT_API_URL", "PREFECT_UI_URL", "PREFECT_API_OPEN", "REPOSITORY_URL")
 MOST_REVIEWERS = 6
+MOST_APPROVALS = 6
 TRIES = 5
 ROUNDS = 4
 LONGEST_PAUSE = 60.0
@@ -534,27 +535,46 @@ def _about_ruleset(path: str, wanted: dict[str, Any], live: Live) -> Change:
     there = live.rulesets.get(wanted["name"])
     if there is None:
         return Change("+", what, "POST", path, wanted)
-    if _covers(wanted, there):
+    body = stricter(wanted, there)
+    if _sorted(body) == _sorted({key: there.get(key) for key in body}):
         return Change("=", what)
-    known = {rule["type"] for rule in wanted["rules"]}
-    others = [rule for rule in there.get("rules", []) if rule["type"] not in known]
-    return Change("~", what, "PUT", f"{path}/{there['id']}", {**wanted, "rules": [*wanted["rules"], *others]})
+    return Change("~", what, "PUT", f"{path}/{there['id']}", body)
 
 
-def _covers(wanted: Any, there: Any) -> bool:
-    """Is it at least as strict? More rules, more approvals and more checks are the owner's choice."""
-    if isinstance(wanted, dict):
-        return isinstance(there, dict) and all(_covers(value, there.get(key)) for key, value in wanted.items())
+def _sorted(ruleset: Body) -> dict[str, Any]:
+    """GitHub lists rules in an order of its own."""
+    return {**ruleset, "rules": sorted(ruleset["rules"] or [], key=lambda rule: str(rule["type"]))}
+
+
+def stricter(wanted: Body, there: Body) -> dict[str, Any]:
+    """Of each setting the stricter one: a ruleset is never loosened, and what is in it besides stays."""
+    known = {rule["type"]: rule for rule in there.get("rules", [])}
+    rules = [_rule(rule, known.pop(rule["type"], {})) for rule in wanted["rules"]]
+    refs = (there.get("conditions") or {}).get("ref_name") or {}
+    kept = {key: there[key] for key in ("bypass_actors",) if there.get(key)}
+    conditions = {"ref_name": {"include": _included(wanted, refs.get("include", [])), "exclude": []}}
+    return {**wanted, **kept, "conditions": conditions, "rules": [*rules, *known.values()]}
+
+
+def _included(wanted: Body, there: list[str]) -> list[str]:
+    ours: list[str] = wanted["conditions"]["ref_name"]["include"]
+    return there if "~ALL" in there else [*there, *(ref for ref in ours if ref not in there)]
+
+
+def _rule(wanted: Body, there: Body) -> dict[str, Any]:
+    before: Body = there.get("parameters") or {}
+    merged = {key: _stricter_value(value, before.get(key)) for key, value in wanted.get("parameters", {}).items()}
+    return {**there, **wanted, **({"parameters": {**before, **merged}} if before or merged else {})}
+
+
+def _stricter_value(wanted: Any, there: Any) -> Any:
+    """Numbers are approvals, lists are checks, and what is on asks for more than what is off."""
     if isinstance(wanted, list):
-        return isinstance(there, list) and all(any(_within(each, one) for one in there) for each in wanted)
-    return there is not None and there >= wanted if isinstance(wanted, int) else bool(there == wanted)
-
-
-def _within(wanted: Any, there: Any) -> bool:
-    """An element of a list: a rule by its type and parameters, a check by its name and who reports it."""
-    if isinstance(wanted, dict) and "type" in wanted:
-        return bool(wanted["type"] == there.get("type")) and _covers(wanted, there)
-    return bool(wanted.items() <= there.items()) if isinstance(wanted, dict) else bool(wanted == there)
+        given = {check["context"]: check for check in there or []}
+        return list(
+            {**given, **{each["context"]: {**given.get(each["context"], {}), **each} for each in wanted}}.values()
+        )
+    return max(wanted, there) if type(there) is type(wanted) else wanted
 
 
 # -- what only a person can do
@@ -736,6 +756,8 @@ def options_of(words: argparse.Namespace, environments: Iterable[Environment]) -
         raise SetupError("--reviewers or --without-reviewers: choose one.")
     if len(words.reviewers) > MOST_REVIEWERS:
         raise SetupError(f"GitHub takes {MOST_REVIEWERS} reviewers at most; a team counts as one.")
+    if not 0 <= words.approvals <= MOST_APPROVALS:
+        raise SetupError(f"--approvals {words.approvals}: GitHub takes 0 to {MOST_APPROVALS} of a pull request.")
     for name in words.guard:
         _known(name, names, "--guard")
     given = _from_file(words.variables)

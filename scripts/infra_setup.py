@@ -57,7 +57,7 @@ def install_python_tools() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(HOME)], check=True)
     uv = [ROOT / ".venv/bin/uv", "pip", "install", "--quiet", "--python", HOME / "bin/python"]
-    subprocess.run([*uv, "--require-hashes", "--only-binary", ":all:", "-r", LOCK], check=True)
+    subprocess.run([str(w) for w in (*uv, "--require-hashes", "--only-binary", ":all:", "-r", LOCK)], check=True)
     shutil.copy(LOCK, done)
 
 

@@ -180,7 +180,9 @@ def test_a_deleted_ref_does_nothing() -> None:
     assert found["target"]["if"] == "github.event.deleted != true"
     for name, job in found.items():
         assert name == "target" or "target" in job["needs"], name
-        assert "always()" not in job.get("if", "") and "cancelled()" not in job.get("if", ""), name
+        assert "always()" not in job.get("if", ""), name
+        if "cancelled()" in job.get("if", ""):  # which looks at all jobs before, and lets skipped ones pass
+            assert re.search(r"&& needs\.(checks|deploy)\.result == 'success' ", job["if"]), name
 
 
 def test_a_deploy_by_hand_takes_no_input_but_the_ref() -> None:
@@ -275,13 +277,19 @@ def test_secrets_stand_in_the_environment_of_a_step_and_nowhere_else() -> None:
             if re.search(r"\bsecrets\b(?!:)|github\.token", text) and "${{" in text:
                 in_step = place[0] == "jobs" and place[2] == "steps" and place[4] == "env"
                 handed_on = place[0] == "jobs" and place[2] == "secrets"
-                assert in_step or handed_on, (path.name, place)
+                login = place[-2:] == ("with", "password") and text == "${{ github.token }}"
+                assert in_step or handed_on or login, (path.name, place)
 
 
 def test_githubs_own_token_is_given_to_the_tool_that_speaks_with_github_and_to_nothing_else() -> None:
     holders = [step for step in steps() if "github.token" in str(step.env)]
-    assert len(holders) == 5
+    assert len(holders) == 7
     assert [step.runs for step in holders if not re.match(r"(exec \S+|python3) scripts/github\.py ", step.runs)] == []
+    logins = [step for step in steps() if "github.token" in str(step.body.get("with", {}))]
+    assert [(step.job.name, step.body["uses"].partition("@")[0]) for step in logins] == [
+        ("build", "docker/login-action")
+    ]
+    assert logins[0].body["with"]["registry"] == "ghcr.io"
 
 
 # -- rights
@@ -289,7 +297,14 @@ def test_githubs_own_token_is_given_to_the_tool_that_speaks_with_github_and_to_n
 PERMISSIONS: dict[str, dict[str, dict[str, str]]] = {
     "checks.yml": {"check": READ, "test": READ, "test-stack": READ},
     "ci.yml": {"checks": READ, "plan": READ, "comment": {**READ, "pull-requests": "write"}, "gate": {}},
-    "deploy.yml": {"target": READ, "checks": READ, "deploy": READ, "release": {"contents": "write"}},
+    "deploy.yml": {
+        "target": READ,
+        "checks": READ,
+        "deploy": READ,
+        "release": {"contents": "write"},
+        "image": {**READ, "packages": "read"},
+        "build": {**READ, "packages": "write"},
+    },
     "deploy-environment.yml": {"plan": READ, "apply": READ},
     "rollback.yml": {"rollback": READ, "record": {**READ, "deployments": "write"}, "elsewhere": {}},
     "drift.yml": {"drift": READ, "issue": {**READ, "issues": "write"}},
@@ -317,12 +332,15 @@ def test_a_caller_grants_what_the_called_jobs_need() -> None:
 
 
 def test_a_job_that_may_write_to_github_runs_nothing_of_a_pull_request() -> None:
-    """No installation, and one program of the standard library alone, of the base branch."""
+    """No installation, and one program of the standard library alone, of the base branch. What builds an image never sees one."""
     writing = [job for job in jobs() if "write" in job.body["permissions"].values()]
-    assert len(writing) == 4
+    assert len(writing) == 5
     for job in writing:
         uses = {step["uses"].partition("@")[0] for step in job.steps if "uses" in step}
-        assert uses <= {"actions/checkout", "actions/download-artifact"}, job
+        builds = {"docker/login-action", "docker/setup-buildx-action", "docker/build-push-action"}
+        assert uses - {"actions/checkout", "actions/download-artifact"} == (builds if job.name == "build" else set()), (
+            job
+        )
         assert all(step["run"].startswith("python3 scripts/github.py ") for step in job.steps if "run" in step), job
         if "pull_request" in workflow(job.file)["on"]:
             checkout = next(step for step in job.steps if step.get("uses", "").startswith("actions/checkout@"))
@@ -365,14 +383,25 @@ SHAPES: dict[str, Shape] = {
     ),
     "deploy-environment.yml plan": Shape(environment="${{ inputs.environment }}-plan", deployment="false"),
     "deploy-environment.yml apply": Shape(
-        environment="${{ inputs.environment }}", deployment="${{ inputs.operation != 'rollback' }}", needs=("plan",)
+        environment="${{ inputs.environment }}",
+        deployment="${{ inputs.operation != 'rollback' }}",
+        needs=("plan",),
+        condition="${{ !cancelled() && needs.plan.result == 'success' }}",
     ),
     "deploy.yml target": Shape(condition="github.event.deleted != true"),
     "deploy.yml checks": Shape(needs=("target",), condition="needs.target.outputs.environments != '[]'"),
-    "deploy.yml deploy": Shape(needs=("target", "checks")),
+    "deploy.yml image": Shape(needs=("target", "checks"), condition="needs.target.outputs.needs-image != '[]'"),
+    "deploy.yml build": Shape(
+        needs=("target", "image"),
+        condition="needs.target.outputs.build == 'true' && needs.image.outputs.digest == ''",
+    ),
+    "deploy.yml deploy": Shape(
+        needs=("target", "checks", "image", "build"),
+        condition="!cancelled() && needs.checks.result == 'success' && (needs.target.outputs.needs-image == '[]' || needs.image.result == 'success' && (needs.image.outputs.digest != '' || needs.build.result == 'success'))",
+    ),
     "deploy.yml release": Shape(
         needs=("target", "deploy"),
-        condition="github.ref_type == 'tag' && contains(fromJSON(needs.target.outputs.environments), 'prod') && needs.deploy.outputs.result != 'overtaken'",
+        condition="!cancelled() && needs.deploy.result == 'success' && needs.deploy.outputs.result != 'overtaken' && github.ref_type == 'tag' && contains(fromJSON(needs.target.outputs.environments), 'prod')",
     ),
     "drift.yml drift": Shape(environment="${{ matrix.environment }}-plan", deployment="false"),
     "drift.yml issue": Shape(needs=("drift",), condition="always()"),
@@ -416,7 +445,7 @@ def test_a_plan_and_a_deploy_have_the_whole_history_and_what_they_need_to_know()
 
 VERBS = {
     "ci.yml plan": 'plan --env dev --ref "$HEAD_SHA" --unmerged --format markdown > plan-dev.md',
-    "deploy-environment.yml apply": 'apply --env "$ENVIRONMENT" --plan plan.json',
+    "deploy-environment.yml apply": 'apply --env "$ENVIRONMENT" --plan plan.json --replan --report outcome.json',
     "preview.yml deploy": 'apply --env dev --ref "$HEAD_SHA" --preview "pr-$NUMBER"',
 }
 
@@ -428,6 +457,76 @@ def test_each_job_calls_the_tool_with_exactly_these_words(where: str) -> None:
         step.runs for step in steps() if (step.job.file, step.job.name) == (file, name) and "deploy.py" in step.runs
     ]
     assert [run.partition("scripts/deploy.py ")[2] for run in called] == [VERBS[where]]
+
+
+def after_skipped(file: str) -> dict[str, Job]:
+    """Jobs after one that may be skipped while they may not: GitHub's own condition, success(), would skip them too."""
+    found = {job.name: job for job in jobs() if job.file == file}
+
+    def before(name: str) -> set[str]:
+        needs = shape_of(found[name]).needs
+        return set(needs).union(*(before(each) for each in needs))
+
+    skipped = {name for name, job in found.items() if "needs.target.outputs.build" in str(job.body.get("if"))}
+    return {name: job for name, job in found.items() if before(name) & skipped}
+
+
+def test_a_deploy_without_an_image_is_not_skipped_with_the_building_of_one() -> None:
+    """https://github.com/actions/runner/issues/2205"""
+    found = after_skipped("deploy.yml")
+    assert set(found) == {"deploy", "release"}
+    assert all(job.body["if"].startswith("!cancelled() && ") for job in found.values())
+
+
+def test_an_image_is_built_for_its_commit_and_pushed_under_that_name_only() -> None:
+    """`SOURCE` becomes the label by which GitHub knows whose package it is: that gives the workflows access to it."""
+    (step,) = [step.body for step in steps() if step.body.get("uses", "").startswith("docker/build-push-action@")]
+    given = {**step["with"]}
+    known = given.pop("build-args").split("\n")
+    assert known[:2] == ["COMMIT=${{ github.sha }}", "SOURCE=${{ github.server_url }}/${{ github.repository }}"]
+    assert step["if"] == "steps.image.outputs.digest == ''"
+    where = {"context": ".", "file": "infra/images/Dockerfile", "target": "flows"}
+    assert given == {**where, "tags": "${{ needs.target.outputs.image }}", "push": "true"}
+
+
+def test_the_digest_goes_to_the_environments_that_deploy_an_image_and_into_the_plan() -> None:
+    given = workflow("deploy.yml")["jobs"]["deploy"]["with"]["digest"]
+    known = "(needs.image.outputs.digest || needs.build.outputs.digest)"
+    assert (
+        given == f"${{{{ contains(fromJSON(needs.target.outputs.needs-image), matrix.environment) && {known} || '' }}}}"
+    )
+    (step,) = [step for step in steps() if 'deploy.py plan --env "$ENVIRONMENT"' in step.runs]
+    assert '${DIGEST:+"--image-digest=$DIGEST"}' in step.runs and step.env["DIGEST"] == "${{ inputs.digest }}"
+
+
+KEPT = {
+    "ci.yml plan": ("comment", ["plan-dev.md"], "steps.plan.outcome == 'success'"),
+    "deploy-environment.yml plan": ("plan-${{ inputs.environment }}", ["plan.json"], "always()"),
+    "deploy-environment.yml apply": ("outcome-${{ inputs.environment }}", ["outcome.json"], "always()"),
+    "drift.yml drift": ("drift-${{ matrix.environment }}", ["drift.md", "code"], "always()"),
+}
+
+
+def test_what_was_planned_and_what_became_of_it_is_kept_for_30_days_also_when_it_failed() -> None:
+    found = [step for step in steps() if step.body.get("uses", "").startswith("actions/upload-artifact@")]
+    given = {f"{step.job.file} {step.job.name}": (step.body["with"], step.body["if"]) for step in found}
+    assert {key: (g["name"], g["path"].split(), when) for key, (g, when) in given.items()} == KEPT
+    assert {g["retention-days"] for g, _ in given.values()} == {"30"} and len(found) == len(KEPT)
+    assert {g.get("if-no-files-found") for g, when in given.values() if when == "always()"} == {"ignore"}
+
+
+def test_a_rollback_is_given_every_answer_of_the_form_that_starts_it() -> None:
+    asked = workflow("rollback.yml")["on"]["workflow_dispatch"]["inputs"]
+    given = workflow("rollback.yml")["jobs"]["rollback"]["with"]
+    assert {key: given.get(key) for key in asked} == {key: f"${{{{ inputs.{key} }}}}" for key in asked}
+    inputs = workflow("deploy-environment.yml")["on"]["workflow_call"]["inputs"]
+    assert set(given) | {"digest"} == set(inputs)
+    assert {key: inputs[key]["type"] for key in asked} == {
+        key: asked[key]["type"].replace("choice", "string") for key in asked
+    }
+    (step,) = [step for step in steps() if "deploy.py rollback" in step.runs]
+    words = '--env "$ENVIRONMENT" ${TO:+"--to=$TO"} "--reason=$REASON" ${ALLOW_REMOVALS:+--allow-removals} --out'
+    assert words in step.runs and step.env["ALLOW_REMOVALS"] == "${{ inputs.allow-removals && 'true' || '' }}"
 
 
 def test_the_gate_fails_unless_the_checks_passed_and_nothing_failed() -> None:
@@ -449,6 +548,7 @@ def test_drift_tells_its_exit_code_on_and_is_red_only_when_it_could_not_look() -
 
 CONCURRENCY = {
     ("ci.yml", ""): ("ci-${{ github.ref }}", None, "true"),
+    ("deploy.yml", "build"): ("image-${{ github.sha }}", "max", "false"),
     ("deploy-environment.yml", "apply"): ("${{ inputs.operation }}-${{ inputs.environment }}", "max", "false"),
     ("preview.yml", "deploy"): ("preview-${{ github.event.pull_request.number }}", None, "false"),
     ("preview.yml", "sweep"): ("preview-sweep", "max", "false"),

@@ -111,9 +111,9 @@ def files(repository: str, **more: Any) -> dict[str, str]:
 class Hello(StandIn):
     """Its flows take `name` and `count`, as hello does."""
 
-    def _answer(self, item: Mapping[str, Any], steps: list[Any]) -> dict[str, Any]:
+    def _answer(self, item: Mapping[str, Any]) -> dict[str, Any]:
         schema = {"title": "Parameters", "type": "object", "properties": TAKES}
-        return {**super()._answer(item, steps), "parameter_openapi_schema": schema}
+        return {**super()._answer(item), "parameter_openapi_schema": schema}
 
 
 @contextmanager

@@ -85,12 +85,13 @@ class StandIn:
     def __init__(self) -> None:
         self.items: dict[str, dict[str, Any]] = {}
         self.clone: Any = None
+        self.steps: list[Any] = []
 
     def load(self, request: Any) -> dict[str, Any]:
-        self.clone = request.clone
+        self.clone, self.steps = request.clone, request.steps
         self.items = {item["name"]: item for item in request.deployments}
         return {
-            "deployments": {name: self._answer(item, request.steps) for name, item in self.items.items()},
+            "deployments": {name: self._answer(item) for name, item in self.items.items()},
             "automations": {a["name"]: _automation(a) for a in request.automations},
         }
 
@@ -103,12 +104,12 @@ class StandIn:
                 faults[name] = str(error)
         return {"faults": faults}
 
-    def _answer(self, item: Mapping[str, Any], steps: list[Any]) -> dict[str, Any]:
+    def _answer(self, item: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "flow_name": item["entrypoint"].rsplit(":", 1)[1].replace("_", "-"),
             "entrypoint": item["entrypoint"],
             "description": str(item["description"]),
-            "pull_steps": [{"prefect.deployments.steps.git_clone": self.clone}] if self.clone else steps,
+            "pull_steps": [{"prefect.deployments.steps.git_clone": self.clone}] if self.clone else self.steps,
             "parameter_openapi_schema": {"title": "Parameters", "type": "object", "properties": {}},
             "parameters": item["parameters"],
             "job_variables": item["job_variables"],
@@ -117,7 +118,7 @@ class StandIn:
 
     def _deploy(self, item: Mapping[str, Any], relay: Relay) -> None:
         """The calls of `.deploy()` for a new deployment, in its order."""
-        answer = self._answer(item, [])
+        answer = self._answer(item)
         limit = item["concurrency_limit"]
         options = {k: v for k, v in limit.items() if k != "limit" and v is not None} if isinstance(limit, dict) else {}
         body = {

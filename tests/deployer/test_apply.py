@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployer import saved
 from deployer.apply import apply
 from deployer.errors import Exit, InvalidInput
 from deployer.model import Outcome
@@ -272,7 +274,8 @@ def at(fake: FakePrefect, request: str, do: Callable[[], Any], after: bool = Fal
 
 
 @pytest.mark.parametrize("how", ["kill", "kill after"])
-def test_killed_at_any_request_the_same_apply_again_ends_as_without(how: str) -> None:
+def test_killed_at_any_request_the_same_apply_again_ends_as_without(how: str, tmp_path: Path) -> None:
+    """And what is left to do is a part of the plan that was reviewed: a saved one needs no second review."""
     first = config(deployment("hello", schedules=[{"cron": "0 1 * * *"}]), deployment("old", triggers=[TRIGGER]))
     expected = FakePrefect()
     for wanted, commit in ((first, A), (EVERYTHING, B)):
@@ -281,12 +284,16 @@ def test_killed_at_any_request_the_same_apply_again_ends_as_without(how: str) ->
     for number in range(1 if how == "kill" else 2, 999, 2):
         stage = Stage(FakePrefect(), {"TOKEN": "x"}, recorded=True)
         stage.apply(first)
+        saved.write(tmp_path / "plan.json", stage.plan(EVERYTHING, B), Options(), None)
         try:
             stage.apply(EVERYTHING, B, {number: how})
         except Killed:
             kills += 1
         else:
             break
+        with stage.site(EVERYTHING) as site:
+            begun = site.ledger.unfinished()
+        saved.check(saved.read(tmp_path / "plan.json"), stage.plan(EVERYTHING, B), begun)
         assert stage.apply(EVERYTHING, B).error is None
         assert state(stage.fake) == state(expected), f"killed at request {number}"
         assert stage.releases()[0].succeeded

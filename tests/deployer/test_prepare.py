@@ -345,7 +345,7 @@ def test_a_secret_in_what_everybody_may_read_stops_it(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("given", "fault"),
     [
-        ({"wokring_dir": "/srv"}, "the pool dev-alpha has no job variable 'wokring_dir'; it takes command, env, "),
+        ({"wokring_dir": "/srv"}, "the pool dev-alpha has no job variable 'wokring_dir'. Did you mean 'working_dir'?"),
         ({"stream_output": "perhaps"}, "job variable stream_output: 'perhaps' is not of type 'boolean'"),
     ],
 )
@@ -371,7 +371,7 @@ def test_job_variables_are_held_against_the_template_that_the_pool_will_have(des
     desk.repo.write({"infra/work-pools/process.json": json.dumps(TEMPLATE)})
     desk.environment(work_pools={"alpha": pool})
     desk.catalogue(job_variables={"working_dir": "/srv"})
-    assert "has no job variable 'working_dir'; it takes command." in desk.fails(InvalidInput)
+    assert "1 problem found" in desk.fails(InvalidInput) and desk.loads == []
     desk.catalogue(job_variables={"command": "x"})
     desk.apply()
     assert state(desk.fake)["work_pool", "dev-alpha"]["base_job_template"] == TEMPLATE

@@ -67,6 +67,42 @@ def test_previews_are_listed_by_name_until_they_are_destroyed(beside: Command) -
     assert beside.done("previews", "--env", "dev").out == "dev has no preview.\n"
 
 
+def delete_by_hand(beside: Command, name: str) -> None:
+    with beside.fake.backstage as client:
+        client.delete(f"/deployments/{beside.live()[name]['id']}").raise_for_status()
+
+
+def test_a_preview_whose_deployments_somebody_deleted_is_still_listed_and_leaves_no_trace(beside: Command) -> None:
+    with beside.fake.backstage as client:
+        before = client.post("/artifacts/latest/filter", json={}).json()
+        beside.done("apply", *PREVIEW)
+        delete_by_hand(beside, "pr-1-hello")
+        assert beside.done("previews", "--env", "dev", "--format", "json").json["previews"] == ["pr-1"]
+        beside.done("destroy", *PREVIEW)
+        assert beside.done("previews", "--env", "dev", "--format", "json").json["previews"] == []
+        assert client.post("/artifacts/latest/filter", json={}).json() == before
+
+
+def test_the_ledger_of_a_project_that_is_called_as_a_preview_is_none(beside: Command) -> None:
+    """Project `shop`, environment `dev`: a project `shop-dev` writes release-shop-dev-qa."""
+    with beside.fake.backstage as client:
+        (own,) = (a for a in client.post("/artifacts/latest/filter", json={}).json() if a["key"] == "release-shop-dev")
+        record = own["data"].replace('"project": "shop"', '"project": "shop-dev"').replace('"dev"', '"qa"')
+        client.post("/artifacts/", json={"key": "release-shop-dev-qa", "type": "markdown", "data": record})
+    assert beside.done("previews", "--env", "dev", "--format", "json").json["previews"] == []
+
+
+@pytest.mark.parametrize("deleted", [0, 1])
+def test_a_preview_that_is_gone_half_way_is_still_listed(beside: Command, deleted: int) -> None:
+    """Stopped after so many artifacts of its ledger."""
+    beside.done("apply", *PREVIEW)
+    beside.fake.fail("DELETE", "/artifacts/", before=403, skip=deleted)
+    assert beside("destroy", *PREVIEW).code != Exit.DONE
+    assert beside.done("previews", "--env", "dev", "--format", "json").json["previews"] == ["pr-1"]
+    beside.done("destroy", *PREVIEW)
+    assert beside.done("previews", "--env", "dev", "--format", "json").json["previews"] == []
+
+
 def test_destroying_twice_is_fine(beside: Command) -> None:
     beside.done("apply", *PREVIEW)
     beside.done("destroy", *PREVIEW)

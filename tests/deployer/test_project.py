@@ -196,6 +196,10 @@ FLOWS = """\
     nam: x
     count: many
   schedules: [{interval: 60, parameters: {cuont: 1}}]
+  triggers:
+    - {name: t, expect: [a.b], parameters: {count: "{{ event.payload.n }}", name: {__prefect_kind: jinja, template: x}}}
+    - {name: u, expect: [a.b], parameters: {naem: "{{ event.payload.n }}"}}
+    - {name: v, expect: [a.b], parameters: {count: some}}
 - {name: static, entrypoint: flows/alpha/hello.py:hello, pool: alhpa}
 """
 
@@ -221,7 +225,9 @@ def test_validate_tells_in_the_same_pass_what_importing_the_flows_shows(repo: Re
         ("alpha", 8, "[3].parameters.nam"): "has no parameter 'nam'. Did you mean 'name'? It takes: name, count.",
         ("alpha", 9, "[3].parameters.count"): "'many' is not of type 'integer'",
         ("alpha", 10, "[3].schedules[0].parameters.cuont"): "Did you mean 'count'?",
-        ("alpha", 11, "[4].pool"): "Did you mean 'alpha'?",
+        ("alpha", 13, "[3].triggers[1].parameters.naem"): "Did you mean 'name'?",
+        ("alpha", 14, "[3].triggers[2].parameters.count"): "'some' is not of type 'integer'",
+        ("alpha", 15, "[4].pool"): "Did you mean 'alpha'?",
         ("dev.yaml", 20, "deployments.overrides.fine.parameters.count"): "'ten' is not of type 'integer'",
     }
     assert problems.keys() == expected.keys()
@@ -279,6 +285,70 @@ def test_a_template_that_is_none_is_a_problem_of_its_file(
     repo.commit("Template", {"environments/dev.yaml": environment(work_pools=pools), "t.json": text})
     (problem,) = project.contents(Tree.working(repo.path), "dev", URL)[1]
     assert (problem.file, problem.line) == ("t.json", line) and message in problem.message
+
+
+SIZES = {
+    "job_configuration": {"limits": {"cpu": "{{ cpu }}"}, "env": "{{ env }}", "image": "{{ image }}"},
+    "variables": {
+        "properties": {
+            "cpu": {"type": "string", "pattern": "^[0-9]+m?$", "default": "1"},
+            "env": {"type": "object"},
+            "image": {"type": "string"},
+            "size": {"type": "integer"},
+        }
+    },
+}
+
+
+def sized(repo: Repo, given: dict[str, Any], template: dict[str, Any] = SIZES, **more: Any) -> list[dict[str, Any]]:
+    """What `validate --static` says of these job variables of a deployment, line by line."""
+    pools = {"alpha": {"name": "a", "type": "docker", "base_job_template": "t.json"}}
+    files = {"environments/dev.yaml": environment(work_pools=pools, **more), "t.json": json.dumps(template)}
+    item = f"- name: hello\n  entrypoint: flows/alpha/hello.py:hello\n  pool: alpha\n  job_variables: {json.dumps(given)}\n"
+    repo.commit("Sizes", {**files, "flows/alpha/deployments.yaml": item})
+    problems: list[dict[str, Any]] = validate(repo, "--static")["problems"]
+    return problems
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "message"),
+    [
+        (
+            {"cup": "2"},
+            "cup",
+            "alpha (t.json) has no job variable 'cup'. Did you mean 'cpu'?",
+        ),
+        ({"cpu": "two"}, "cpu", "job variable cpu: 'two' does not match"),
+        ({"size": "8"}, "size", "'8' is not of type 'integer'"),
+    ],
+)
+def test_a_job_variable_that_does_not_fit_the_pools_template_is_told_without_an_api(
+    repo: Repo, given: dict[str, Any], path: str, message: str
+) -> None:
+    (problem,) = sized(repo, given)
+    place = (problem["file"], problem["line"], problem["path"])
+    assert place == ("flows/alpha/deployments.yaml", 4, f"[0].job_variables.{path}") and message in problem["message"]
+
+
+def test_one_that_the_environment_gives_is_told_there(repo: Repo) -> None:
+    (problem,) = sized(repo, {}, deployments={"defaults": {"job_variables": {"cpu": "all"}}})
+    assert (problem["file"], problem["path"]) == ("environments/dev.yaml", "deployments.defaults.job_variables.cpu")
+    (problem,) = sized(repo, {"cpu": "2"}, deployments={"overrides": {"hello": {"job_variables": {"cpu": "all"}}}})
+    assert problem["path"] == "deployments.overrides.hello.job_variables.cpu"
+
+
+def test_a_pool_that_takes_no_image_does_not_go_with_a_source_that_brings_one(repo: Repo) -> None:
+    source = {"strategy": "image", "image": "flows:sha-{commit}", "directory": "/opt/flows"}
+    assert sized(repo, {}, source=source) == []
+    without = {**SIZES, "job_configuration": {}, "variables": {"properties": {"cpu": {"type": "string"}}}}
+    (problem,) = sized(repo, {}, without, source=source)
+    assert problem["path"] == "source.image" and "has no job variable 'image'" in problem["message"]
+
+
+def test_a_job_variable_that_fits_or_that_nobody_knows_yet_is_no_problem(repo: Repo) -> None:
+    given = {"cpu": "2", "env.LOG_LEVEL": "debug", "size": "{{ prefect.variables.size }}", "image": "${IMAGE}"}
+    assert sized(repo, given) == []
+    assert sized(repo, {"cup": 1}, deployments={"exclude": ["hello"]}) == []
 
 
 def test_an_automation_of_a_deployment_that_is_not_there_is_told(repo: Repo) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from deployer import saved
 from deployer.errors import InvalidInput, Refused
-from deployer.model import digest
+from deployer.model import Resource, digest
 from deployer.plan import Options
-from tests.deployer.builders import A, deployment, live, planned
+from tests.deployer.builders import A, B, deployment, live, planned
 
 PLAN = planned([deployment()])
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_plan_is_told_with_the_way_to_one(tmp_path: Path, text
         saved.read(file)
 
 
-@pytest.mark.parametrize("lost", ["options", "preview", "ref"])
+@pytest.mark.parametrize("lost", ["options", "preview", "ref", "image_digest"])
 def test_a_sealed_file_without_a_part_of_a_plan_is_told(file: Path, lost: str) -> None:
     edit(file, lambda data: data.pop(lost), seal=True)
     with pytest.raises(InvalidInput, match="is no plan that this version wrote"):
@@ -124,6 +124,43 @@ def test_the_plan_made_now_must_be_the_one_that_was_reviewed(file: Path) -> None
 
 def test_a_plan_applied_already_by_another_pipeline_is_nothing_to_refuse(file: Path) -> None:
     saved.check(saved.read(file), planned([deployment()], [live(deployment())]))
+
+
+def test_what_a_begun_apply_left_undone_needs_no_second_review(file: Path) -> None:
+    saved.write(file, planned([deployment("a/a"), deployment("b/b")]), Options(), None)
+    reviewed = saved.read(file)
+    rest = planned([deployment("a/a"), deployment("b/b")], [live(deployment("a/a"))])
+    saved.check(reviewed, rest, {reviewed.digest})
+    with pytest.raises(Refused, match="no longer what would be written"):
+        saved.check(reviewed, rest, {"another plan's"})
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        [deployment("a/a"), deployment("b/b", description="Another one.")],
+        [deployment("a/a"), deployment("b/b"), deployment("c/c")],
+    ],
+)
+def test_what_was_not_in_the_reviewed_plan_is_refused_also_after_a_begun_apply(
+    file: Path, wanted: list[Resource]
+) -> None:
+    saved.write(file, planned([deployment("a/a"), deployment("b/b")]), Options(), None)
+    reviewed = saved.read(file)
+    with pytest.raises(Refused, match="no longer what would be written"):
+        saved.check(reviewed, planned(wanted, [live(deployment("a/a"))]), {reviewed.digest})
+
+
+def test_a_value_that_somebody_changed_since_the_begun_apply_is_refused(file: Path) -> None:
+    """Another `before` than the one that the reviewer saw."""
+    wanted = [deployment("a/a"), deployment("b/b")]
+    old = [live(deployment("a/a", commit=B)), live(deployment("b/b", commit=B))]
+    saved.write(file, planned(wanted, old), Options(), None)
+    reviewed = saved.read(file)
+    saved.check(reviewed, planned(wanted, [live(wanted[0]), old[1]]), {reviewed.digest})
+    moved = live(deployment("b/b", commit=B), version="by hand")
+    with pytest.raises(Refused, match="no longer what would be written"):
+        saved.check(reviewed, planned(wanted, [live(wanted[0]), moved]), {reviewed.digest})
 
 
 def test_a_device_is_not_replaced_by_a_file(file: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 from deployer import cli, render
 from deployer.model import Plan
 from scripts import github as program
-from scripts import github_rest
+from scripts import github_registry, github_rest
 from scripts.github_rest import GitHubError, connect
 from tests.deployer.builders import A, B, deployment, live, planned, resource, schedule, spec
 from tests.fake_prefect.serving import served
@@ -401,13 +401,20 @@ def test_other_drift_updates_the_issue_and_says_so_once(job: Job, github: FakeGi
     assert "another" in issue["body"] and comment["on"] == issue["number"] and "another one now" in comment["body"]
 
 
+def test_nothing_to_compare_with_is_no_end_of_a_drift(job: Job, github: FakeGitHub) -> None:
+    """The API was emptied, say: then `drift` ends with 0, and has no result."""
+    job.done(*job.drift())
+    assert github.writes and "no release to compare with" in job.done(*job.drift(0, "\n"))
+    assert github.writes == [] and github.issues[0]["state"] == "open"
+
+
 def test_no_drift_closes_the_issue(job: Job, github: FakeGitHub) -> None:
     job.done(*job.drift())
-    job.done(*job.drift(0, ""))
+    job.done(*job.drift(0, "nothing differs"))
     (issue,), (comment,) = github.issues, github.comments
     assert (issue["state"], issue["state_reason"]) == ("closed", "completed")
     assert "no drift any more" in comment["body"] and RUN in comment["body"]
-    assert github.writes and not job.done(*job.drift(0, "")) and not github.writes
+    assert github.writes and not job.done(*job.drift(0, "nothing differs")) and not github.writes
     job.done(*job.drift())
     assert [i["state"] for i in github.issues] == ["closed", "open"]
 
@@ -752,15 +759,16 @@ def steps() -> list[str]:
 
 
 def test_the_workflows_call_it_with_words_that_it_knows() -> None:
-    known = {"$COMMIT": A, "$RESULT": "failure", "$ENVIRONMENT": "dev"}
+    known = {"$COMMIT": A, "$RESULT": "failure", "$ENVIRONMENT": "dev", "$BUILD": "false"}
+    known["$IMAGE"] = f"ghcr.io/team/flows:sha-{A}"
     called = [
         program.parser().parse_args([known.get(w, w) for w in shlex.split(step)]).verb.__name__ for step in steps()
     ]
-    assert sorted(called) == ["comment", "credentials", "deployment", "drift", "release", "sweep"]
+    assert sorted(called) == ["comment", "credentials", "deployment", "drift", "image", "image", "release", "sweep"]
 
 
 def test_it_needs_no_more_than_a_bare_python_of_3_10(job: Job, github: FakeGitHub) -> None:
-    for file in (PROGRAM, Path(github_rest.__file__)):
+    for file in (PROGRAM, Path(github_rest.__file__), Path(github_registry.__file__)):
         ast.parse(file.read_text(), feature_version=(3, 10))
     command = [sys.executable, "-S", str(PROGRAM), *job.plan()]
     environ = {**github.environ, **job.environ, "PATH": os.environ["PATH"]}
@@ -772,5 +780,5 @@ def test_it_needs_no_more_than_a_bare_python_of_3_10(job: Job, github: FakeGitHu
 def test_wrong_words_end_with_1_and_help_with_0(job: Job) -> None:
     wrong = [(), ("coment",), ("comment",), ("comment", "--env", "a b", "--file", "x"), ("deployment", "--sha", "v1")]
     assert [job(*words)[0] for words in wrong] == [1] * len(wrong)
-    for verb in ("comment", "credentials", "deployment", "drift", "release", "sweep"):
+    for verb in ("comment", "credentials", "deployment", "drift", "image", "release", "sweep"):
         assert job(verb, "--help")[0] == 0

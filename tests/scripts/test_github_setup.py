@@ -268,6 +268,45 @@ def test_what_is_stricter_by_hand_stays(ready: FakeGitHub) -> None:
     assert ready.writes == []
 
 
+def test_of_each_setting_the_stricter_one_stays_when_another_is_looser(ready: FakeGitHub) -> None:
+    tags, main = sorted(ready.rulesets.values(), key=lambda each: str(each["target"]), reverse=True)
+    tags["conditions"]["ref_name"] = {"include": ["refs/tags/release-*"], "exclude": ["refs/tags/v0*"]}
+    tags["bypass_actors"] = [{"actor_id": 7, "actor_type": "Team", "bypass_mode": "always"}]
+    rules = {rule["type"]: rule for rule in main["rules"]}
+    reviewed = {"required_approving_review_count": 3, "dismiss_stale_reviews_on_push": False}
+    rules["pull_request"]["parameters"] |= {**reviewed, "require_last_push_approval": True, "allowed_merge_methods": []}
+    checks = rules["required_status_checks"]["parameters"]
+    checks |= {"strict_required_status_checks_policy": True, "required_status_checks": [{"context": "licences"}]}
+    main["rules"] = [rule for kind, rule in rules.items() if kind != "deletion"] + [{"type": "required_signatures"}]
+    assert run(ready, *USUAL, "--apply") == 0
+    compare("stricter", ready.writes)
+    assert run(ready, *USUAL, "--apply") == 0 and ready.writes == []
+
+
+@pytest.mark.parametrize("exclude", ["refs/tags/v*", "refs/tags/v0*", "~ALL"])
+def test_tags_that_were_excluded_by_hand_are_let_in_again(ready: FakeGitHub, exclude: str) -> None:
+    (tags,) = [each for each in ready.rulesets.values() if each["target"] == "tag"]
+    tags["conditions"]["ref_name"]["exclude"] = [exclude]
+    assert run(ready, *USUAL, "--apply") == 0
+    assert [each["body"]["conditions"]["ref_name"]["exclude"] for each in ready.writes] == [[]]
+
+
+def test_a_gate_that_anybody_may_report_becomes_the_workflows_own(ready: FakeGitHub) -> None:
+    (main,) = [each for each in ready.rulesets.values() if each["target"] == "branch"]
+    checks = next(rule for rule in main["rules"] if rule["type"] == "required_status_checks")["parameters"]
+    checks["required_status_checks"] = [{"context": "gate"}]
+    assert run(ready, *USUAL, "--apply") == 0
+    assert checks != (after := main["rules"][-1]["parameters"])
+    assert after["required_status_checks"] == [{"context": "gate", "integration_id": 15368}]
+
+
+def test_rules_for_more_than_ours_and_in_another_order_are_no_difference(ready: FakeGitHub) -> None:
+    for ruleset in ready.rulesets.values():
+        ruleset["rules"].reverse()
+        ruleset["conditions"]["ref_name"]["include"] = ["~ALL"]
+    assert run(ready, *USUAL, "--apply") == 0 and ready.writes == []
+
+
 def test_a_timer_and_a_ban_on_bypassing_outlive_a_change(ready: FakeGitHub) -> None:
     ready.environments["prod"]["protection_rules"] = [{"type": "wait_timer", "wait_timer": 30}]
     ready.environments["prod"]["can_admins_bypass"] = False
@@ -474,6 +513,8 @@ def test_an_api_without_an_address_fails_and_names_the_script(capsys: pytest.Cap
         (["--variables", "/nowhere.yaml"], "/nowhere.yaml cannot be read"),
         (["--reviewers", "mona", "--without-reviewers"], "choose one"),
         (["--reviewers", *"abcdefg"], "6 reviewers at most"),
+        (["--reviewers", "mona", "--approvals", "7"], "--approvals 7: GitHub takes 0 to 6"),
+        (["--reviewers", "mona", "--approvals", "-1"], "--approvals -1: GitHub takes 0 to 6"),
         (["--reviewers", "nobody"], "GitHub knows no such user"),
         (["--reviewers", "acme/nobody"], "GitHub knows no such team"),
         (["--repository", "acme/other", "--reviewers", "mona"], "no repository acme/other"),

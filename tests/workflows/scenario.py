@@ -19,7 +19,8 @@ from prefect.blocks.system import Secret
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from scripts import local
-from scripts.act import Act, Answer, Push
+from scripts.act import REPOSITORY, Act, Answer, PullRequest, Push
+from tests.github import FakeGitHub
 from tests.repository import QUIET
 from tests.workflows import githost
 from tests.workflows.githost import GitHost
@@ -49,13 +50,14 @@ TEST = "def test_a_sum_is_right() -> None:\n    assert 1 + 1 == 2\n"
 
 @dataclass(frozen=True)
 class Team:
-    """The repository that everybody pushes to, the APIs that it deploys to, and GitHub's runner."""
+    """The repository that everybody pushes to, the APIs that it deploys to, GitHub's runner and GitHub's own API."""
 
     folder: Path
     work: Path
     apis: Mapping[str, str]
     host: GitHost
     act: Act
+    github: FakeGitHub
 
     def git(self, *words: str) -> str:
         done = subprocess.run(["git", *QUIET, "-C", str(self.work), *words], capture_output=True, text=True, check=True)
@@ -75,23 +77,39 @@ class Team:
     def tag(self, name: str, commit: str = "HEAD") -> None:
         self.git("tag", name, commit)
         self.git("push", "--quiet", "origin", name)
+        self.github.tags[name] = {"type": "commit", "sha": self.git("rev-parse", commit)}
 
     def variables(self, env: str) -> dict[str, str]:
         """The variables of GitHub's environment."""
         return {"PREFECT_API_URL": self.apis[env], "REPOSITORY_URL": self.host.url("flows.git")}
 
+    def run(self, workflow: str, what: Push | PullRequest, env: str, **more: Any) -> Answer:
+        """With the variables and secrets of one of GitHub's environments, and nobody else's."""
+        variables = {**self.variables(env), **(more.pop("variables", None) or {})}
+        secrets = {"WAREHOUSE_URL": f"sqlite:////nowhere/{env}.db", "GITHUB_TOKEN": self.github.token}
+        environment = {"GITHUB_API_URL": self.github.url, **more.pop("environment", {})}
+        return self.act.run(workflow, what, variables=variables, secrets=secrets, environment=environment, **more)
+
     def push(self, ref: str, env: str, *, variables: Mapping[str, str] | None = None, **more: str) -> Answer:
-        """What `deploy.yml` does at this push, with the variables and secrets of one environment, and nobody else's."""
-        given = {**self.variables(env), **(variables or {})}
-        secrets = {"WAREHOUSE_URL": f"sqlite:////nowhere/{env}.db", "PREFECT_API_KEY": ""}
-        return self.act.run("deploy.yml", Push(ref), variables=given, secrets=secrets, job="deploy", environment=more)
+        return self.run("deploy.yml", Push(ref), env, job="release", variables=variables, environment=more)
 
     def roll_back(self, env: str, to: str, reason: str) -> Answer:
         inputs = {"environment": env, "to": to, "reason": reason}
-        secrets = {"WAREHOUSE_URL": f"sqlite:////nowhere/{env}.db"}
         main = Push("refs/heads/main")
-        options: dict[str, Any] = {"event": "workflow_dispatch", "inputs": inputs, "job": "rollback"}
-        return self.act.run("rollback.yml", main, variables=self.variables(env), secrets=secrets, **options)
+        return self.run("rollback.yml", main, env, event="workflow_dispatch", inputs=inputs, job="record")
+
+    def pull_request(self, workflow: str, pull: PullRequest, **more: str) -> Answer:
+        """One that GitHub knows of; the variables are dev's, whose API wants no credential."""
+        head = self.git("rev-parse", f"origin/{pull.branch}")
+        state = "closed" if pull.action == "closed" else "open"
+        labels = [{"name": name} for name in pull.labels]
+        self.github.pulls[pull.number] = {"state": state, "labels": labels, "head": {"sha": head}}
+        variables = {"PREFECT_API_OPEN": "true", **more}
+        return self.run(workflow, pull, "dev", event="pull_request", variables=variables)
+
+    def look_for_drift(self) -> Answer:
+        main = Push("refs/heads/main")
+        return self.run("drift.yml", main, "dev", event="schedule", matrix={"environment": "dev"})
 
     def deploy(self, verb: str, env: str, *words: str) -> subprocess.CompletedProcess[str]:
         """The same tool by hand, from the work tree."""
@@ -110,15 +128,19 @@ class Team:
 
     def live(self, env: str) -> set[tuple[str, str]]:
         """Name and version of every deployment there is."""
+        return {(one["name"], one["version"]) for one in self.deployments(env)}
+
+    def deployments(self, env: str) -> list[dict[str, Any]]:
         answer = httpx.post(f"{self.apis[env]}/deployments/filter", json={}).raise_for_status()
-        return {(one["name"], one["version"]) for one in answer.json()}
+        found: list[dict[str, Any]] = answer.json()
+        return found
 
 
 @contextmanager
 def team(folder: Path) -> Iterator[Team]:
     work, home = folder / "work", folder / "home"
     home.mkdir()
-    with githost.serving(folder, TOKEN) as host:
+    with githost.serving(folder, TOKEN) as host, FakeGitHub(repository=REPOSITORY) as github:
         (home / ".gitconfig").write_text(f"[http]\n    sslCAInfo = {host.certificate}\n")
         before = os.environ["HOME"]
         os.environ["HOME"] = str(home)  # of workers and steps: their git must know the certificate
@@ -132,7 +154,7 @@ def team(folder: Path) -> Iterator[Team]:
             steps = folder / "steps"
             steps.mkdir()
             act = Act(steps, folder / "flows.git", {"TESTS": "tests", "SKIP": skipped(), "GIT_TERMINAL_PROMPT": "0"})
-            yield Team(folder, work, apis, host, act)
+            yield Team(folder, work, apis, host, act, github)
         finally:
             local.down(work, folder / "local")
             os.environ["HOME"] = before

@@ -1,0 +1,680 @@
+"""infra/monitoring/exporter.py on the fake API: what it tells, what it keeps to itself, and what it does when the API is away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from deployer.environment import Api
+from deployer.prefect_api import Client, Retry
+from infra.monitoring import exporter
+from tests.deployer.stage import A, Stage, config, deployment
+from tests.fake_prefect import FakePrefect
+
+ROOT = Path(__file__).parent.parent.parent
+SCRIPT = ROOT / "infra/monitoring/exporter.py"
+NEVER = {"cron": "0 0 30 2 *", "timezone": "UTC"}
+OFTEN = {"interval": 900, "anchor_date": "2026-01-01T00:00:00+00:00"}
+
+
+@dataclass
+class Platform:
+    """A fake Prefect with things in it, and an exporter that looks at it."""
+
+    fake: FakePrefect
+    options: dict[str, Any] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.api = self.fake.backstage
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process."""
+        self.registry = CollectorRegistry()
+        client = Client(Api(url="http://fake/api"), self.fake.transport, Retry(attempts=1))
+        self.exporter = exporter.make(client, self.registry, **self.options)
+
+    def look(self) -> None:
+        for reader in self.exporter.readers:
+            reader.due = 0.0
+        self.exporter.turn()
+
+    def told(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(exporter.PREFIX + name, labels)
+
+    def all(self, name: str) -> dict[tuple[str, ...], float]:
+        """Every sample of a metric, by its labels' values."""
+        samples = (s for family in self.registry.collect() for s in family.samples)
+        return {tuple(s.labels.values()): s.value for s in samples if s.name == exporter.PREFIX + name}
+
+    def pool(self, name: str = "pool", **more: Any) -> str:
+        self._post("/work_pools/", name=name, type=more.pop("type", "process"), **more)
+        return name
+
+    def deploy(self, name: str, schedule: Any = None, **more: Any) -> str:
+        flow = self._post("/flows/", name=name)["id"]
+        schedules = [{"schedule": schedule, "active": True}] if schedule else []
+        body = {"name": name, "flow_id": flow, "work_pool_name": "pool", "schedules": schedules, **more}
+        self.ids[name] = str(self._post("/deployments/", **body)["id"])
+        return self.ids[name]
+
+    def run(self, name: str, *states: str, late: float = 0) -> str:
+        """A run that was due so many seconds ago, and went through these states."""
+        due = {"scheduled_time": (datetime.now(UTC) - timedelta(seconds=late)).isoformat()}
+        state = {"type": "SCHEDULED", "state_details": due}
+        run = str(self._post(f"/deployments/{self.ids[name]}/create_flow_run", state=state)["id"])
+        for one in states:
+            self.enter(run, one)
+        return run
+
+    def enter(self, run: str, state: str, name: str | None = None) -> None:
+        self._post(f"/flow_runs/{run}/set_state", state={"type": state, "name": name})
+
+    def beat(self, pool: str = "pool", worker: str = "w") -> None:
+        self._post(f"/work_pools/{pool}/workers/heartbeat", name=worker)
+
+    def artifact(self, key: str, description: str) -> None:
+        self._post("/artifacts/", key=key, type="table", data="[]", description=description)
+
+    def _post(self, path: str, **body: Any) -> Any:
+        answer = self.api.post(path, json=body)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+
+@pytest.fixture
+def platform(fake: FakePrefect) -> Platform:
+    found = Platform(fake)
+    found.pool()
+    return found
+
+
+def everything(fake: FakePrefect, folder: Path) -> Platform:
+    """A platform of which every metric has something to tell."""
+    Stage(fake).apply(config(deployment("hello"), variables={"colour": "red"}))
+    platform = Platform(fake, {"backups": folder})
+    platform.api.patch("/variables/name/colour", json={"value": "blue"})
+    platform.pool(concurrency_limit=2)
+    platform.api.post("/work_pools/pool/queues", json={"name": "urgent", "is_paused": True})
+    platform.deploy("resting", paused=True)
+    platform.deploy("nightly", OFTEN)
+    platform.beat()
+    platform.artifact("database-backup", "shop.dump at s3://bucket")
+    (folder / "prefect.dump").write_bytes(b"1234")
+    platform.run("nightly", late=300)
+    platform.look()
+    platform.run("nightly", "RUNNING", "FAILED")
+    platform.look()
+    return platform
+
+
+# -- runs
+
+
+def test_runs_are_told_by_deployment_pool_and_state(platform: Platform) -> None:
+    platform.deploy("a")
+    platform.deploy("b")
+    platform.run("a", "RUNNING")
+    platform.run("a", "RUNNING")
+    platform.run("b", "PENDING")
+    platform.run("b", "RUNNING", "COMPLETED")
+    platform.look()
+    assert platform.all("flow_runs") == {("a/a", "pool", "RUNNING"): 2, ("b/b", "pool", "PENDING"): 1}
+    assert platform.all("flow_runs_recent") == {("b/b", "pool", "COMPLETED"): 1}
+
+
+def test_a_run_is_late_a_minute_after_its_time(platform: Platform) -> None:
+    platform.deploy("a")
+    platform.deploy("b")
+    for late in (30, 300, 700, -600):
+        platform.run("a", late=late)
+    platform.run("b", late=30)
+    platform.look()
+    assert platform.all("flow_runs_late") == {("a/a", "pool"): 2}
+    assert platform.all("flow_run_lateness_seconds")["a/a", "pool"] == pytest.approx(700, abs=30)
+    assert platform.all("flow_runs") == {("a/a", "pool", "SCHEDULED"): 3, ("b/b", "pool", "SCHEDULED"): 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("AwaitingRetry", "AWAITING_RETRY"), ("AwaitingConcurrencySlot", "AWAITING_SLOT")]
+)
+def test_what_waits_on_purpose_is_late_only_after_its_next_time(platform: Platform, name: str, state: str) -> None:
+    platform.deploy("a")
+    for seconds in (60, -600):
+        run = platform.run("a", late=900)
+        platform.fake.now = datetime.now(UTC) + timedelta(seconds=seconds)
+        platform.enter(run, "SCHEDULED", name)
+    platform.fake.now = None
+    platform.look()
+    assert platform.all("flow_runs") == {("a/a", "pool", state): 2}
+    assert platform.all("flow_runs_late") == {("a/a", "pool"): 1}
+
+
+def test_each_run_that_ends_is_counted_once(platform: Platform) -> None:
+    platform.deploy("a")
+    platform.look()
+    platform.run("a", "RUNNING", "COMPLETED")
+    for _ in range(3):
+        platform.look()
+    assert platform.all("flow_runs_finished_total") == {("a/a", "pool", "COMPLETED"): 1}
+    assert platform.told("flow_run_duration_seconds_count", deployment="a/a", pool="pool") == 1
+    assert platform.told("flow_run_start_delay_seconds_count", pool="pool") == 1
+
+
+def test_a_run_that_ends_again_counts_again(platform: Platform) -> None:
+    """Somebody retried it in the UI."""
+    platform.deploy("a")
+    platform.look()
+    run = platform.run("a", "RUNNING", "FAILED")
+    platform.look()
+    platform.enter(run, "RUNNING")
+    platform.enter(run, "COMPLETED")
+    platform.look()
+    assert platform.all("flow_runs_finished_total") == {("a/a", "pool", "FAILED"): 1, ("a/a", "pool", "COMPLETED"): 1}
+    assert platform.all("flow_runs_recent") == {("a/a", "pool", "COMPLETED"): 1}
+
+
+def test_a_new_process_knows_the_last_hour_and_counts_from_nought(platform: Platform) -> None:
+    platform.deploy("a")
+    platform.look()
+    platform.run("a", "RUNNING", "FAILED")
+    platform.look()
+    platform.restart()
+    platform.look()
+    assert platform.all("flow_runs_recent") == {("a/a", "pool", "FAILED"): 1}
+    assert platform.told("deployment_last_run_failed", deployment="a/a", pool="pool") == 1
+    assert platform.all("flow_runs_finished_total") == {}
+
+
+def test_what_ended_while_the_api_was_away_is_counted_afterwards(platform: Platform) -> None:
+    platform.deploy("a")
+    platform.look()
+    platform.run("a", "RUNNING", "COMPLETED")
+    platform.fake.fail("POST", "/flow_runs/filter", before=503, times=2)
+    platform.look()
+    platform.look()
+    assert platform.all("flow_runs_finished_total") == {}
+    platform.look()
+    assert platform.all("flow_runs_finished_total") == {("a/a", "pool", "COMPLETED"): 1}
+
+
+def test_a_reading_that_breaks_off_in_the_middle_counts_nothing_twice(platform: Platform) -> None:
+    platform.deploy("a")
+    platform.look()
+    for _ in range(201):
+        platform.run("a", "RUNNING", "COMPLETED")
+    platform.fake.fail("POST", "/flow_runs/filter", before=503, skip=1)
+    platform.look()
+    platform.look()
+    assert platform.all("flow_runs_finished_total") == {("a/a", "pool", "COMPLETED"): 201}
+
+
+def test_the_last_run_counts_not_the_one_before(platform: Platform) -> None:
+    for name in ("mended", "broken", "stopped"):
+        platform.deploy(name)
+    for name, *states in (
+        ("mended", "FAILED", "COMPLETED"),
+        ("broken", "COMPLETED", "CRASHED"),
+        ("stopped", "FAILED", "CANCELLED"),
+    ):
+        for state in states:
+            platform.run(name, "RUNNING", state)
+    platform.look()
+    failed = {labels[0]: value for labels, value in platform.all("deployment_last_run_failed").items()}
+    assert failed == {"mended/mended": 0, "broken/broken": 1, "stopped/stopped": 1}
+
+
+def test_a_run_that_was_never_started_has_no_duration(platform: Platform) -> None:
+    platform.deploy("a")
+    platform.look()
+    platform.run("a", "CANCELLED")
+    platform.look()
+    assert platform.all("flow_runs_finished_total") == {("a/a", "pool", "CANCELLED"): 1}
+    assert platform.told("flow_run_duration_seconds_count", deployment="a/a", pool="pool") is None
+
+
+def test_however_many_deployments_there_are_the_labels_are_bounded(fake: FakePrefect) -> None:
+    platform = Platform(fake, {"most": 2})
+    platform.pool()
+    for name in "abcd":
+        platform.deploy(name)
+        platform.run(name, "RUNNING")
+    platform.look()
+    found = {labels[0]: value for labels, value in platform.all("flow_runs").items()}
+    assert len(found) == 3 and found["(other)"] == 2
+    assert platform.told("folded_deployments") == 2
+
+
+def test_a_deployment_that_is_gone_leaves_its_place(fake: FakePrefect) -> None:
+    platform = Platform(fake, {"most": 1})
+    platform.pool()
+    for name in ("old", "new"):
+        platform.deploy(name)
+        platform.look()
+        platform.run(name, "RUNNING", "COMPLETED")
+        platform.look()
+        if name == "old":
+            platform.api.delete(f"/deployments/{platform.ids['old']}")
+    assert platform.all("flow_runs_finished_total") == {("new/new", "pool", "COMPLETED"): 1}
+    assert platform.told("flow_run_duration_seconds_count", deployment="old/old", pool="pool") is None
+    assert [labels[0] for labels in platform.all("deployment_last_run_failed")] == ["new/new"]
+
+
+def test_a_deployment_is_known_by_name_as_soon_as_it_runs(platform: Platform) -> None:
+    """Deployments are read less often than runs."""
+    platform.look()
+    platform.deploy("a")
+    platform.run("a", "RUNNING")
+    next(r for r in platform.exporter.readers if r.name == "runs").turn(platform.exporter.client)
+    assert platform.all("flow_runs") == {("a/a", "pool", "RUNNING"): 1}
+
+
+def test_a_flow_that_runs_as_part_of_another_is_not_counted() -> None:
+    """A run that somebody started without a deployment is."""
+    run = {
+        "deployment_id": None,
+        "work_pool_name": None,
+        "state_id": "s",
+        "state_type": "COMPLETED",
+        "state_name": "Completed",
+    }
+    run["end_time"] = datetime.now(UTC).isoformat()
+    answer = [{**run, "id": "1", "parent_task_run_id": "task"}, {**run, "id": "2", "parent_task_run_id": None}]
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+    runs = exporter.Runs(exporter.Names(9), timedelta(hours=1), CollectorRegistry())
+    told = list(runs(Client(Api(url="http://fake/api"), transport)))
+    assert ("flow_runs_recent", 1, "(none)", "(none)", "COMPLETED") in told
+
+
+# -- pools
+
+
+def test_a_pool_tells_its_workers_its_status_and_its_slots(platform: Platform) -> None:
+    platform.pool("limited", type="docker", concurrency_limit=3)
+    platform.beat("pool", "one")
+    platform.beat("pool", "two")
+    platform.look()
+    assert platform.all("workers_online") == {("pool",): 2, ("limited",): 0}
+    assert platform.told("work_pool_status", pool="pool", status="READY") == 1
+    assert platform.told("work_pool_status", pool="limited", status="NOT_READY") == 1
+    assert platform.all("work_pool_slots") == {("limited",): 3}
+    assert platform.told("work_pool_info", pool="limited", type="docker") == 1
+
+
+def test_a_worker_that_fell_silent_leaves_the_time_of_its_last_heartbeat(platform: Platform) -> None:
+    platform.fake.now = datetime.now(UTC) - timedelta(hours=1)
+    platform.beat()
+    last = platform.fake.now.timestamp()
+    platform.fake.now = None
+    platform.look()
+    assert platform.told("workers_online", pool="pool") == 0
+    assert platform.told("worker_heartbeat_timestamp_seconds", pool="pool") == pytest.approx(last, abs=1)
+
+
+def test_a_paused_queue_is_told(platform: Platform) -> None:
+    platform.api.post("/work_pools/pool/queues", json={"name": "urgent", "is_paused": True})
+    platform.look()
+    assert platform.all("work_queue_paused") == {("pool", "default"): 0, ("pool", "urgent"): 1}
+
+
+# -- schedules
+
+
+def test_a_schedule_without_runs_ahead_is_overdue(platform: Platform) -> None:
+    """As when SQLAlchemy 2.1 keeps the server from making any."""
+    made = platform.deploy("made", OFTEN)
+    platform.deploy("forgotten", OFTEN)
+    platform.deploy("paused", OFTEN, paused=True)
+    platform.deploy("yearly", NEVER)
+    platform.deploy("by-hand")
+    platform.api.post(f"/deployments/{made}/schedule")
+    platform.look()
+    assert platform.all("deployment_without_next_run") == {("made/made", "pool"): 0, ("forgotten/forgotten", "pool"): 1}
+    assert platform.all("deployments") == {("pool", "false"): 4, ("pool", "true"): 1}
+
+
+NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ({"cron": "0 20 * * *", "timezone": "America/Chicago"}, datetime(2026, 3, 11, 1, tzinfo=UTC)),
+        ({"cron": "0 0 1 1 *"}, datetime(2027, 1, 1, tzinfo=UTC)),
+        ({"interval": 3600.0, "anchor_date": "2026-01-01T00:30:00Z"}, datetime(2026, 3, 10, 12, 30, tzinfo=UTC)),
+        ({"interval": 60.0, "anchor_date": "2027-01-01T00:00:00Z"}, datetime(2026, 3, 10, 12, 0, tzinfo=UTC)),
+        ({"rrule": "FREQ=WEEKLY;BYDAY=SU;BYHOUR=5;BYMINUTE=0;BYSECOND=0"}, datetime(2026, 3, 15, 5, tzinfo=UTC)),
+        (
+            {"rrule": "DTSTART:20260101T060000\nRRULE:FREQ=DAILY", "timezone": "Europe/Berlin"},
+            datetime(2026, 3, 11, 5, tzinfo=UTC),
+        ),
+        ({"rrule": "DTSTART:20260101T060000\nRRULE:FREQ=DAILY;COUNT=3"}, None),
+        ({"rrule": "FREQ=MINUTELY"}, NOW),
+        ({"cron": "no cron"}, None),
+        ({"something": "else"}, None),
+    ],
+)
+def test_when_a_schedule_fires_next(schedule: dict[str, Any], expected: datetime | None) -> None:
+    assert exporter.next_time(schedule, NOW) == expected
+
+
+# -- releases and drift
+
+
+@pytest.fixture
+def released(fake: FakePrefect) -> tuple[Stage, Platform]:
+    stage = Stage(fake)
+    stage.apply(config(deployment("hello"), variables={"colour": "red"}))
+    return stage, Platform(fake)
+
+
+HERE = {"project": "scratch", "environment": "dev"}
+
+
+def test_the_newest_release_is_told(released: tuple[Stage, Platform]) -> None:
+    _, platform = released
+    platform.look()
+    assert platform.told("release_number", **HERE) == platform.told("release_live_number", **HERE) == 1
+    assert platform.told("release_result", **HERE, result="succeeded") == 1
+    assert platform.told("release_result", **HERE, result="failed") == 0
+    [labels] = platform.all("release_info")
+    assert labels[2] == A[:12] and labels[4] == "succeeded"
+
+
+def test_after_a_failed_release_the_one_before_is_live(released: tuple[Stage, Platform]) -> None:
+    stage, platform = released
+    stage.fake.fail("POST", "^/variables/$", before=422, times=1)
+    stage.apply(config(deployment("hello"), variables={"colour": "red", "size": "big"}))
+    platform.look()
+    assert platform.told("release_number", **HERE) == 2
+    assert platform.told("release_result", **HERE, result="failed") == 1
+    assert platform.told("release_live_number", **HERE) == 1
+
+
+def test_what_somebody_changed_by_hand_is_drift(released: tuple[Stage, Platform]) -> None:
+    _, platform = released
+    platform.look()
+    assert set(platform.all("drift_changes").values()) == {0}
+    assert platform.told("drift_compared", **HERE) == 1
+    platform.api.patch("/variables/name/colour", json={"value": "blue"})
+    platform.look()
+    assert {labels[2]: n for labels, n in platform.all("drift_changes").items() if n} == {"variable": 1}
+
+
+def test_while_a_release_is_made_nothing_is_compared(released: tuple[Stage, Platform]) -> None:
+    _, platform = released
+    answers = platform.api.post("/artifacts/filter", json={"artifacts": {"key": {"any_": ["release-scratch-dev"]}}})
+    text = answers.json()[0]["data"].replace('"succeeded"', '"started"')
+    platform.api.patch(f"/artifacts/{answers.json()[0]['id']}", json={"data": text})
+    platform.look()
+    assert platform.told("drift_compared", **HERE) == 0
+    assert platform.all("drift_changes") == {}
+
+
+def test_a_lost_specification_is_told_and_not_taken_for_drift(released: tuple[Stage, Platform]) -> None:
+    _, platform = released
+    for answer in platform.api.post("/artifacts/filter", json={}).json():
+        if answer["key"].startswith("spec-"):
+            platform.api.delete(f"/artifacts/{answer['id']}")
+    platform.look()
+    assert platform.told("drift_compared", **HERE) == 0
+    assert platform.told("reader_up", reader="drift") == 1
+
+
+def test_a_preview_is_counted_beside_its_environment(released: tuple[Stage, Platform]) -> None:
+    _, platform = released
+    [release] = platform.api.post(
+        "/artifacts/filter", json={"artifacts": {"key": {"any_": ["release-scratch-dev"]}}}
+    ).json()
+    platform._post("/artifacts/", key="release-scratch-dev-pr-12", type="markdown", data=release["data"])
+    platform.look()
+    assert platform.told("previews", **HERE) == 1
+    assert len(platform.all("release_number")) == 1
+
+
+# -- backups
+
+
+def test_the_warehouses_backup_is_told_with_its_proof(platform: Platform) -> None:
+    platform.artifact("database-backup", "shop-1.dump at s3://bucket")
+    platform.look()
+    assert platform.told("backup_timestamp_seconds", of="warehouse") == pytest.approx(
+        datetime.now(UTC).timestamp(), abs=30
+    )
+    assert platform.told("backup_verified", of="warehouse") == 1
+    platform.artifact("database-backup", "shop-2-unverified.dump at s3://bucket")
+    platform.look()
+    assert platform.told("backup_verified", of="warehouse") == 0
+
+
+def test_a_backup_that_was_never_made_is_as_old_as_its_schedule(platform: Platform) -> None:
+    platform.look()
+    assert platform.told("backup_timestamp_seconds", of="warehouse") is None
+    platform.fake.now = datetime.now(UTC) - timedelta(days=3)
+    platform.deploy("database-backup", OFTEN)
+    platform.look()
+    three_days_ago = (datetime.now(UTC) - timedelta(days=3)).timestamp()
+    assert platform.told("backup_timestamp_seconds", of="warehouse") == pytest.approx(three_days_ago, abs=30)
+
+
+def test_of_a_folder_the_newest_file_counts(fake: FakePrefect, tmp_path: Path) -> None:
+    platform = Platform(fake, {"backups": tmp_path})
+    platform.look()
+    assert platform.told("backup_timestamp_seconds", of="prefect") == 0
+    for name, age in (("new.dump", 100), ("old.dump", 9000), (".new.dump.part", 1)):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (0, 1_000_000_000 - age))
+    platform.look()
+    assert platform.told("backup_timestamp_seconds", of="prefect") == 1_000_000_000 - 100
+    assert platform.told("backup_bytes", of="prefect") == len("new.dump")
+
+
+# -- the API is away
+
+
+def test_it_says_that_the_api_is_away_and_why(platform: Platform, caplog: pytest.LogCaptureFixture) -> None:
+    platform.look()
+    assert platform.told("api_up") == 1
+    platform.fake.fail("*", "", before="drop", times=1000)
+    for _ in range(3):
+        platform.look()
+    assert platform.told("api_up") == 0
+    assert platform.told("api_failure", reason="unreachable") == 1
+    assert platform.told("reader_up", reader="runs") == 0
+    assert len(caplog.records) == 1
+
+
+def test_while_the_api_is_away_nothing_else_is_asked(platform: Platform) -> None:
+    platform.fake.fail("*", "", before="drop", times=1000)
+    platform.look()
+    platform.fake.forget()
+    platform.exporter.turn()
+    assert platform.fake.requests == []
+    platform.exporter.readers[0].due = 0.0
+    platform.exporter.turn()
+    assert [str(request) for request in platform.fake.requests] == ["GET /admin/version"]
+
+
+def test_what_fails_alone_is_said_to_work_again_only_when_it_does(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other readers' turns in between are no news."""
+    platform.fake.fail("POST", "/work_pools/filter", before=422, times=1)
+    platform.look()
+    platform.exporter.readers[0].due = 0.0
+    platform.exporter.turn()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert platform.told("api_failure", reason="refused") == 1
+    platform.look()
+    assert "Reading pools works again" in caplog.records[1].getMessage()
+
+
+def test_it_says_when_the_api_is_back(platform: Platform, caplog: pytest.LogCaptureFixture) -> None:
+    platform.fake.fail("*", "", before="drop", times=1)
+    platform.look()
+    platform.look()
+    platform.look()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert platform.told("api_up") == 1
+    assert set(platform.all("api_failure").values()) == {0}
+
+
+@pytest.mark.parametrize(("status", "reason"), [(401, "unauthorized"), (403, "forbidden")])
+def test_refused_credentials_have_a_reason_of_their_own(platform: Platform, status: int, reason: str) -> None:
+    platform.fake.fail("*", "", before=status, times=1000)
+    platform.look()
+    assert platform.told("api_failure", reason=reason) == 1
+    assert platform.told("api_up") == 0
+
+
+def test_one_reader_that_fails_leaves_the_others_alone(platform: Platform) -> None:
+    platform.look()
+    platform.fake.fail("POST", "/work_pools/pool/queues/filter", before=500, times=1000)
+    platform.look()
+    assert platform.told("reader_up", reader="pools") == 0
+    assert platform.told("reader_up", reader="runs") == 1
+    assert platform.told("api_up") == 1
+
+
+def test_a_bug_in_one_reader_does_not_end_the_process(platform: Platform) -> None:
+    def broken(client: Client) -> Iterator[exporter.Sample]:
+        raise ZeroDivisionError
+
+    next(r for r in platform.exporter.readers if r.name == "pools").read = broken
+    platform.look()
+    assert platform.told("api_failure", reason="bug") == 1
+    assert platform.told("reader_up", reader="drift") == 1
+
+
+def test_old_numbers_do_not_pass_for_new_ones(platform: Platform) -> None:
+    platform.beat()
+    platform.look()
+    platform.fake.fail("*", "", before="drop", times=1000)
+    platform.look()
+    assert platform.told("workers_online", pool="pool") == 1
+    for reader in platform.exporter.readers:
+        assert reader.read_at
+        reader.read_at -= 3600 * 24
+    assert platform.told("workers_online", pool="pool") is None
+
+
+def test_the_readers_come_in_turns(platform: Platform) -> None:
+    """A turn asks only for what is due."""
+    platform.look()
+    platform.fake.forget()
+    platform.exporter.turn()
+    assert platform.fake.requests == []
+
+
+def test_it_writes_nothing(fake: FakePrefect, tmp_path: Path) -> None:
+    platform = everything(fake, tmp_path)
+    fake.forget()
+    platform.look()
+    assert fake.requests and not fake.writes
+
+
+def test_a_platform_with_everything_has_a_sample_of_every_metric(fake: FakePrefect, tmp_path: Path) -> None:
+    platform = everything(fake, tmp_path)
+    assert [name for name in exporter.GAUGES if not platform.all(name)] == []
+
+
+# -- the command
+
+
+def command(*words: object, **variables: str) -> subprocess.Popen[str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME")}
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, words)],
+        env={**kept, "PYTHONPATH": str(ROOT), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def served(url: str, *words: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The exporter as a process, on a port of its own."""
+    process = command("--listen", "127.0.0.1:0", "--interval", "0.2", *words, PREFECT_API_URL=url, **variables)
+    try:
+        assert process.stderr
+        line = process.stderr.readline()
+        assert line.startswith("Serving "), line + process.stderr.read()
+        yield process, line.split()[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_scrape_is_answered_while_the_api_hangs(fake: FakePrefect) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        asked.set()
+        answer.wait(60)
+
+    fake.on_request = hang
+    with fake.serve() as url, served(url) as (_, address):
+        assert asked.wait(30)
+        text = httpx.get(address, timeout=10).text
+        answer.set()
+    assert "prefect_platform_api_up 0.0" in text
+
+
+def test_it_ends_at_once_also_while_the_api_hangs(fake: FakePrefect) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        asked.set()
+        answer.wait(60)
+
+    fake.on_request = hang
+    with fake.serve() as url, served(url) as (process, _):
+        assert asked.wait(30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        answer.set()
+
+
+def test_the_password_comes_from_a_file_and_goes_nowhere_else(fake: FakePrefect, tmp_path: Path) -> None:
+    fake.auth = "admin:right"
+    secret = tmp_path / "auth"
+    secret.write_text("admin:wrong-one\n")
+    with fake.serve() as url:
+        process = command("--once", PREFECT_API_URL=url, PREFECT_API_AUTH_STRING_FILE=str(secret))
+        out, err = process.communicate(timeout=60)
+        secret.write_text("admin:right\n")
+        again = command("--once", PREFECT_API_URL=url, PREFECT_API_AUTH_STRING_FILE=str(secret))
+        told, _ = again.communicate(timeout=60)
+    assert process.returncode == 1 and "(401)" in err and "wrong-one" not in out + err
+    assert again.returncode == 0 and "prefect_platform_api_up 1.0" in told
+
+
+def test_without_an_address_it_says_what_is_missing() -> None:
+    process = command("--once")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "PREFECT_API_URL" in err and "Traceback" not in err
+
+
+def test_a_taken_port_is_an_error_in_one_line(fake: FakePrefect) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, fake.serve() as url:
+        process = command("--listen", f"127.0.0.1:{taken.getsockname()[1]}", PREFECT_API_URL=url)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.startswith("exporter: cannot listen on") and "Traceback" not in err

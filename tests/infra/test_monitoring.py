@@ -1,0 +1,609 @@
+"""infra/monitoring: every rule fires when it should and only then, and no expression asks for a metric that nobody has."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import Any
+from urllib.parse import urlparse
+
+import httpx
+import pytest
+import yaml
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from infra.monitoring import exporter
+from scripts.infra_setup import find
+from tests.fake_prefect import FakePrefect
+from tests.infra.test_exporter import everything, served
+from tests.infra.tools import ROOT, attempt, run, tool
+from tests.server import clean_environment, free_port, real_prefect
+
+HOME = ROOT / "infra/monitoring"
+RULES = HOME / "prometheus/rules/prefect.yml"
+RULE_TESTS = sorted((HOME / "prometheus/tests").glob("*.yml"))
+DASHBOARDS = sorted((HOME / "grafana/dashboards").glob("*.json"))
+SEVERITIES = {"critical", "warning", "info"}
+WORDS = {
+    "and",
+    "or",
+    "unless",
+    "bool",
+    "by",
+    "on",
+    "without",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "offset",
+    "inf",
+    "nan",
+}
+OF_PROMETHEUS = {"up": {"job", "instance"}}
+OF_TARGETS = {"job", "instance", "environment"}
+
+infra = pytest.mark.infra
+
+
+# -- what there is
+
+
+@cache
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def panels() -> list[tuple[str, dict[str, Any]]]:
+    return [(path.stem, panel) for path in DASHBOARDS for panel in json.loads(path.read_text())["panels"]]
+
+
+def expressions() -> list[tuple[str, str]]:
+    """Every PromQL expression of rules and dashboards, with the place where it stands; variables filled in."""
+    found = [(rule.get("alert") or rule["record"], rule["expr"]) for rule in rules()]
+    found += [(f"{name}: {p['title']}", t["expr"]) for name, p in panels() for t in p.get("targets", ())]
+    for path in DASHBOARDS:
+        board = json.loads(path.read_text())
+        found += [(f"{path.stem}: annotation", a["expr"]) for a in board["annotations"]["list"] if "expr" in a]
+        for one in board["templating"]["list"]:
+            found.append(
+                (f"{path.stem}: ${one['name']}", one["definition"].removeprefix("label_values(").rsplit(",", 1)[0])
+            )
+    return [(place, filled(text)) for place, text in found]
+
+
+def filled(text: str) -> str:
+    text = text.replace("$__rate_interval", "2m").replace("$__range", "24h")
+    return re.sub(r"\$\w+", ".*", text)
+
+
+def metrics_of(text: str) -> list[tuple[str, set[str]]]:
+    """The metrics that an expression asks for, each with the labels that it is chosen by."""
+    text = re.sub(r"\b(by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)", " ", text)
+    found = []
+    bare = re.sub(r'"[^"]*"', '""', text)
+    for match in re.finditer(
+        r"(?<![\w:.\"])([a-zA-Z_][\w:]*)\s*(\{[^}]*\})?(?!\s*\()(?![\w:])", re.sub(r"\[[^\]]*\]", "", bare)
+    ):
+        name, chosen = match.groups()
+        if name not in WORDS:
+            found.append((name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", chosen or ""))))
+    return found
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the exporter answers to a scrape where everything is there."""
+    return generate_latest(everything(FakePrefect(), tmp_path_factory.mktemp("backups")).registry).decode()
+
+
+@pytest.fixture(scope="module")
+def known(exported: str) -> dict[str, set[str]]:
+    """Every metric that is scraped or recorded -> its labels."""
+    found = dict(OF_PROMETHEUS)
+    for family in text_string_to_metric_families(exported):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    for names in recorded().values():
+        found |= {name: {"event"} if name == "prefect_worker_channel_connections_total" else set() for name in names}
+    return found | {rule["record"]: {"deployment"} for rule in rules() if "record" in rule}
+
+
+def recorded() -> dict[str, set[str]]:
+    """Prefect's own metrics: of the server, of a worker."""
+    lines = (line.split() for line in (HOME / "prefect_metrics.txt").read_text().splitlines() if line[0] != "#")
+    found: dict[str, set[str]] = {}
+    for who, name, _ in lines:
+        found.setdefault(who, set()).add(name)
+    return found
+
+
+# -- names
+
+
+@infra
+def test_every_expression_asks_only_for_metrics_and_labels_that_exist(known: Mapping[str, set[str]]) -> None:
+    faults = []
+    for place, text in expressions():
+        for name, labels in metrics_of(text):
+            if name not in known:
+                faults.append(f"{place}: nobody has {name}")
+            elif unknown := labels - known[name] - OF_TARGETS:
+                faults.append(f"{place}: {name} has no label {', '.join(sorted(unknown))}")
+    assert faults == []
+
+
+@infra
+def test_a_metric_that_is_renamed_is_missed(known: Mapping[str, set[str]]) -> None:
+    """Whatever gauge the exporter calls otherwise, unless nothing asks for it."""
+    asked = {name for _, text in expressions() for name, _ in metrics_of(text)}
+    unasked = {name for name in exporter.GAUGES if exporter.PREFIX + name not in asked}
+    assert unasked == {"api_info", "reader_success_timestamp_seconds", "folded_deployments"}
+
+
+@infra
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('sum by (pool) (rate(a_total{x=~"b{c}", y!="d"}[5m])) * 60', [("a_total", {"x", "y"})]),
+        ("a:b:ratio > 0.5 and on (pool) c unless ignoring (d) e", [("a:b:ratio", set()), ("c", set()), ("e", set())]),
+        ('absent(up{job="api"} == 1) or vector(0)', [("up", {"job"})]),
+        ("time() - (a_seconds > 0) > 26 * 3600", [("a_seconds", set())]),
+    ],
+)
+def test_the_names_in_an_expression_are_found(text: str, expected: list[tuple[str, set[str]]]) -> None:
+    assert metrics_of(text) == expected
+
+
+@infra
+def test_the_exporters_answer_is_clean(exported: str) -> None:
+    assert attempt_in("promtool", exported, "check", "metrics") == ""
+
+
+def attempt_in(name: str, text: str, *words: str) -> str:
+    """What the tool complains of."""
+    answer = subprocess.run([tool(name), *words], input=text, capture_output=True, text=True)
+    return answer.stdout + answer.stderr
+
+
+@infra
+def test_the_readme_lists_every_metric_of_the_exporter(exported: str) -> None:
+    readme = (HOME / "README.md").read_text()
+    own = {f.name for f in text_string_to_metric_families(exported) if f.name.startswith(exporter.PREFIX)}
+    listed = {f"{exporter.PREFIX}{name}".removesuffix("_total") for name in re.findall(r"^\| `(\w+)` \|", readme, re.M)}
+    assert own == listed
+
+
+@infra
+def test_no_metric_of_the_exporter_bears_a_name_of_prefects_own(exported: str) -> None:
+    own = {f.name for f in text_string_to_metric_families(exported)}
+    assert not {name for name in own if not name.startswith(exporter.PREFIX)}
+    assert not {name for names in recorded().values() for name in names if name.startswith(exporter.PREFIX)}
+
+
+# -- rules
+
+
+@infra
+def test_prometheus_takes_its_configuration_and_rules() -> None:
+    run("promtool", "check", "config", HOME / "prometheus/prometheus.yml")
+    run("promtool", "check", "rules", "--lint=all", "--lint-fatal", RULES)
+
+
+@infra
+def test_every_expression_of_the_dashboards_is_promql(tmp_path: Path) -> None:
+    found = [{"record": f"e{index}", "expr": text} for index, (_, text) in enumerate(expressions())]
+    path = tmp_path / "dashboards.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": found}]}))
+    assert f"{len(found)} rules found" in run("promtool", "check", "rules", path)
+    found[3]["expr"] += ")"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": found}]}))
+    assert attempt("promtool", "check", "rules", path).returncode
+
+
+@infra
+def test_the_alerts_do_what_their_tests_say() -> None:
+    run("promtool", "test", "rules", *RULE_TESTS)
+
+
+@infra
+def test_every_alert_is_tried_both_ways() -> None:
+    tried: dict[str, set[bool]] = {}
+    for path in RULE_TESTS:
+        for case in yaml.safe_load(path.read_text())["tests"]:
+            for one in case["alert_rule_test"]:
+                tried.setdefault(one["alertname"], set()).add(bool(one["exp_alerts"]))
+    assert tried == {rule["alert"]: {True, False} for rule in alerts()}
+
+
+def never(rule: dict[str, Any]) -> None:
+    rule["expr"] = f"({rule['expr']}) and on () vector(0) > 1"
+
+
+def at_once(rule: dict[str, Any]) -> None:
+    del rule["for"]
+
+
+@infra
+@pytest.mark.parametrize("change", [never, at_once])
+def test_an_alert_that_never_fires_or_fires_at_once_fails_its_test(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    """All are sabotaged, and each must be missed."""
+    whole = yaml.safe_load(RULES.read_text())
+    for rule in (rule for group in whole["groups"] for rule in group["rules"] if "alert" in rule):
+        change(rule)
+    for folder in ("rules", "tests"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "rules/prefect.yml").write_text(yaml.safe_dump(whole))
+    copies = [shutil.copy(path, tmp_path / "tests") for path in RULE_TESTS]
+    answer = attempt("promtool", "test", "rules", *copies)
+    noticed = set(re.findall(r"alertname: (\w+),", answer.stdout + answer.stderr))
+    assert noticed == {rule["alert"] for rule in alerts()}
+
+
+@infra
+def test_every_alert_says_how_bad_it_is_what_it_is_and_where_to_read_on() -> None:
+    for rule in alerts():
+        assert rule["labels"]["severity"] in SEVERITIES, rule["alert"]
+        assert rule["annotations"]["summary"].endswith(".") and len(rule["annotations"]["summary"]) < 140, rule["alert"]
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        text = (ROOT / page).read_text()
+        section = next((s for s in re.split(r"^## ", text, flags=re.M) if slug(s.splitlines()[0]) == anchor), "")
+        assert f"`{rule['alert']}`" in section, f"{page}#{anchor} says nothing of {rule['alert']}"
+
+
+def slug(title: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
+
+
+@infra
+def test_what_the_alerts_page_links_to_is_there() -> None:
+    for page in (HOME / "alerts.md", HOME / "README.md"):
+        for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+            path, _, anchor = target.partition("#")
+            text = (page.parent / path).resolve().read_text()
+            assert not anchor or anchor in {slug(t) for t in re.findall(r"^#+ (.*)", text, re.M)}, target
+
+
+# -- who hears of it
+
+
+@infra
+def test_alertmanager_takes_its_configuration() -> None:
+    assert "3 receivers" in run("amtool", "check-config", HOME / "alertmanager/alertmanager.yml")
+
+
+@infra
+@pytest.mark.parametrize(
+    ("severity", "environment", "receivers"),
+    [
+        ("critical", "prod", "pagerduty,slack"),
+        ("critical", "prefect-prod", "pagerduty,slack"),
+        ("critical", "qa", "slack"),
+        ("critical", "production-like-dev", "slack"),
+        ("warning", "prod", "slack"),
+        ("info", "prod", "email"),
+    ],
+)
+def test_who_hears_of_what(severity: str, environment: str, receivers: str) -> None:
+    path = HOME / "alertmanager/alertmanager.yml"
+    words = (f"severity={severity}", f"environment={environment}", "alertname=X")
+    assert run("amtool", "config", "routes", "test", f"--config.file={path}", *words).strip() == receivers
+
+
+@infra
+def test_no_secret_stands_in_the_configuration() -> None:
+    text = (HOME / "alertmanager/alertmanager.yml").read_text() + (HOME / "prometheus/prometheus.yml").read_text()
+    keys = re.findall(r"^\s*-?\s*(\w*(?:password|api_url|routing_key|service_key|token|credentials)\w*):", text, re.M)
+    assert keys and all(key.endswith("_file") for key in keys)
+
+
+@infra
+@pytest.mark.parametrize("name", ["prefect.title", "prefect.text"])
+def test_the_messages_can_be_rendered(name: str) -> None:
+    text = f'{{{{ template "{name}" . }}}}'
+    files = HOME / "alertmanager/templates/*.tmpl"
+    assert run("amtool", "template", "render", f"--template.glob={files}", f"--template.text={text}").strip()
+
+
+# -- what is seen
+
+
+@infra
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_is_one_that_grafana_takes(path: Path) -> None:
+    board = json.loads(path.read_text())
+    source = yaml.safe_load((HOME / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(ids) == len(set(ids)) and board["uid"] == f"prefect-{path.stem}"
+    for panel in board["panels"]:
+        for target in panel.get("targets", ()):
+            assert target["datasource"] == panel["datasource"] == {"type": source["type"], "uid": source["uid"]}
+        refs = [target["refId"] for target in panel.get("targets", ())]
+        assert len(refs) == len(set(refs)) and (refs or panel["type"] == "row"), panel["title"]
+    declared = {one["name"] for one in board["templating"]["list"]}
+    used = set(re.findall(r"\$(?!__)(\w+)", " ".join(t["expr"] for p in board["panels"] for t in p.get("targets", ()))))
+    assert used == declared
+
+
+@infra
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_no_panel_lies_on_another(path: Path) -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in json.loads(path.read_text())["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24, panel["title"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert taken.setdefault((x, y), panel["title"]) == panel["title"]
+
+
+@infra
+def test_the_provisioning_is_for_these_dashboards() -> None:
+    [provider] = yaml.safe_load((HOME / "grafana/provisioning/dashboards/prefect.yml").read_text())["providers"]
+    assert provider["options"]["path"] == "/var/lib/grafana/dashboards" and not provider["allowUiUpdates"]
+    assert {path.stem for path in DASHBOARDS} == {"platform", "deployments", "releases"}
+
+
+# -- for real: processes
+
+
+@contextmanager
+def prometheus(folder: Path, address: str) -> Iterator[httpx.Client]:
+    """A real Prometheus with our rules, which scrapes that address as its exporter every second."""
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(RULES)],
+        "scrape_configs": [{"job_name": "exporter", "static_configs": [{"targets": [urlparse(address).netloc]}]}],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    words = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen([tool("prometheus"), *words, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            wait_until(lambda: ready(client), folder / "log")
+            yield client
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/-/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def query(client: httpx.Client, text: str) -> list[dict[str, Any]]:
+    answer = client.get("/api/v1/query", params={"query": text}).json()
+    assert answer["status"] == "success", f"{text}: {answer}"
+    found: list[dict[str, Any]] = answer["data"]["result"]
+    return found
+
+
+def wait_for(client: httpx.Client, text: str, log: Path) -> None:
+    wait_until(lambda: query(client, text), log)
+
+
+def wait_until(holds: Callable[[], object], log: Path, seconds: float = 60) -> None:
+    end, pause = time.monotonic() + seconds, threading.Event()
+    while not holds():
+        assert time.monotonic() < end, log.read_text()
+        pause.wait(0.2)
+
+
+EMPTY = {
+    "platform: Events that Prefect sent, per second",
+    "platform: Worker channel: connections opened and lost, per minute",
+    *(f"{path.stem}: annotation" for path in DASHBOARDS),
+}
+"""What other targets than the exporter tell, and the moment of a release."""
+
+
+@pytest.mark.stack
+def test_a_real_prometheus_answers_every_expression_from_a_real_scrape(fake: FakePrefect, tmp_path: Path) -> None:
+    """Each panel finds something where there is everything."""
+    (tmp_path / "backups").mkdir()
+    platform = everything(fake, tmp_path / "backups")
+    with (
+        fake.serve() as url,
+        served(url, "--backups", str(tmp_path / "backups")) as (_, address),
+        prometheus(tmp_path, address) as client,
+    ):
+        answers = partial(wait_for, client, log=tmp_path / "log")
+        answers("prefect_platform_drift_compared == 1")
+        for count, state in enumerate(("COMPLETED", "FAILED"), start=1):  # a rate wants two values
+            platform.run("nightly", "RUNNING", state)
+            answers(f"sum(prefect_platform_flow_runs_finished_total) == {count}")
+        answers("rate(prefect_platform_flow_run_duration_seconds_bucket[2m]) > 0")
+        answers('ALERTS{alertname="PrefectLastRunFailed"}')
+        answers('ALERTS{alertname="PrefectScheduleOverdue"}')
+        empty = {place for place, text in expressions() if ": " in place and not query(client, text)}
+    assert empty == EMPTY
+
+
+class Inbox:
+    """Slack, PagerDuty and a mail server in one: what they were sent, by name."""
+
+    def __init__(self) -> None:
+        self.got: dict[str, list[str]] = {"slack": [], "pagerduty": [], "email": []}
+
+    def count(self) -> tuple[int, int, int]:
+        return len(self.got["slack"]), len(self.got["pagerduty"]), len(self.got["email"])
+
+    @contextmanager
+    def served(self) -> Iterator[tuple[int, int]]:
+        """On two ports: of HTTP, of SMTP."""
+        inbox = self
+
+        class Web(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                inbox.got[self.path.strip("/")].append(self.rfile.read(int(self.headers["content-length"])).decode())
+                self.send_response(202 if "pagerduty" in self.path else 200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Not on the test's stderr."""
+
+        class Mail(StreamRequestHandler):
+            def handle(self) -> None:
+                self.wfile.write(b"220 here\r\n")
+                for line in self.rfile:
+                    word = line[:4].upper()
+                    self.wfile.write(b"354 go on\r\n" if word == b"DATA" else b"250 OK\r\n")
+                    if word == b"DATA":
+                        inbox.got["email"].append(b"".join(iter(self.rfile.readline, b".\r\n")).decode())
+                        self.wfile.write(b"250 OK\r\n")
+                    if word == b"QUIT":
+                        return
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Web) as web, ThreadingTCPServer(("127.0.0.1", 0), Mail) as mail:
+            for server in (web, mail):
+                server.daemon_threads = True
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield web.server_address[1], int(mail.server_address[1])
+            web.shutdown()
+            mail.shutdown()
+
+
+def told_to(config: dict[str, Any], folder: Path, web: int, mail: int) -> dict[str, Any]:
+    """Our configuration, with the addresses of an inbox, no password, and no waiting."""
+    (folder / "slack").write_text(f"http://127.0.0.1:{web}/slack")
+    (folder / "key").write_text("key-of-the-service")
+    own = {key: value for key, value in config["global"].items() if not key.startswith("smtp_auth")}
+    own |= {"slack_api_url_file": str(folder / "slack"), "pagerduty_url": f"http://127.0.0.1:{web}/pagerduty"}
+    own |= {"smtp_smarthost": f"127.0.0.1:{mail}", "smtp_require_tls": False}
+    for receiver in config["receivers"]:
+        for one in receiver.get("pagerduty_configs", ()):
+            one["routing_key_file"] = str(folder / "key")
+    for route in (config["route"], *config["route"]["routes"]):
+        route["group_wait"] = "100ms"
+    return {**config, "global": own, "templates": [str(HOME / "alertmanager/templates/*.tmpl")]}
+
+
+@contextmanager
+def alertmanager(folder: Path, config: dict[str, Any]) -> Iterator[httpx.Client]:
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    program = find("alertmanager") or tool("prometheus-alertmanager")
+    words = [program, f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'data'}"]
+    words += ["--cluster.listen-address=", f"--web.listen-address=127.0.0.1:{port}"]
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(words, stderr=log, stdout=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            wait_until(lambda: ready(client), folder / "log")
+            yield client
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def alert(name: str, severity: str, environment: str, **labels: str) -> dict[str, Any]:
+    annotations = next(rule["annotations"] for rule in alerts() if rule["alert"] == name)
+    return {
+        "labels": {"alertname": name, "severity": severity, "environment": environment, **labels},
+        "annotations": annotations,
+    }
+
+
+@pytest.mark.stack
+def test_a_real_alertmanager_tells_pager_slack_and_mail(tmp_path: Path) -> None:
+    inbox = Inbox()
+    config = yaml.safe_load((HOME / "alertmanager/alertmanager.yml").read_text())
+    with inbox.served() as (web, mail), alertmanager(tmp_path, told_to(config, tmp_path, web, mail)) as client:
+
+        def send(*alerts: dict[str, Any]) -> None:
+            client.post("/api/v2/alerts", json=list(alerts)).raise_for_status()
+
+        send(alert("PrefectBackupMissing", "critical", "prod"))
+        wait_until(lambda: inbox.count() == (1, 1, 0), tmp_path / "log")
+        send(alert("PrefectBackupMissing", "critical", "qa"))
+        wait_until(lambda: inbox.count() == (2, 1, 0), tmp_path / "log")
+        send(alert("PrefectPoolFull", "info", "prod"))
+        wait_until(lambda: inbox.count() == (2, 1, 1), tmp_path / "log")
+        send(alert("PrefectApiDown", "critical", "qa"))
+        wait_until(lambda: inbox.count() == (3, 1, 1), tmp_path / "log")
+        send(alert("PrefectRunsLate", "warning", "qa", pool="p"), alert("PrefectRunsLate", "warning", "dev", pool="p"))
+        wait_until(lambda: inbox.count() == (4, 1, 1), tmp_path / "log")
+        silent = client.get("/api/v2/alerts", params={"inhibited": "true", "active": "false"}).json()
+    assert [(one["labels"]["alertname"], one["labels"]["environment"]) for one in silent] == [("PrefectRunsLate", "qa")]
+    assert "FIRING prod: PrefectBackupMissing" in inbox.got["slack"][0]
+    assert "infra/monitoring/alerts.md#a-backup-is-too-old" in inbox.got["slack"][0]
+    assert '"routing_key":"key-of-the-service"' in inbox.got["pagerduty"][0]
+    assert "Subject: FIRING prod: PrefectPoolFull" in inbox.got["email"][0]
+
+
+@pytest.mark.stack
+def test_the_recorded_names_are_what_a_real_server_and_worker_answer(tmp_path: Path) -> None:
+    with (
+        real_prefect(tmp_path, {"PREFECT_SERVER_METRICS_ENABLED": "true"}) as server,
+        worker(server.url, tmp_path) as port,
+    ):
+        api = httpx.get(f"{server.url}/metrics", timeout=30, trust_env=False).text
+        own = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30, trust_env=False).text
+    assert recorded() == {"server": names(api), "worker": names(own)}
+
+
+@pytest.mark.stack
+def test_the_exporter_reads_a_real_server(tmp_path: Path) -> None:
+    with real_prefect(tmp_path) as server, served(server.url) as (_, address):
+        with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as api:
+            api.post("/work_pools/", json={"name": "pool", "type": "process"}).raise_for_status()
+            flow = api.post("/flows/", json={"name": "a"}).json()["id"]
+            body = {"name": "a", "flow_id": flow, "work_pool_name": "pool"}
+            deployment = api.post("/deployments/", json=body).json()["id"]
+            run = api.post(f"/deployments/{deployment}/create_flow_run", json={"state": {"type": "SCHEDULED"}}).json()[
+                "id"
+            ]
+            for state in ("PENDING", "RUNNING", "FAILED"):
+                api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": state}}).raise_for_status()
+        wanted = 'prefect_platform_deployment_last_run_failed{deployment="a/a",pool="pool"} 1.0'
+        wait_until(lambda: wanted in httpx.get(address, trust_env=False).text, tmp_path / "server.log")
+        assert 'prefect_platform_workers_online{pool="pool"} 0.0' in httpx.get(address, trust_env=False).text
+
+
+@contextmanager
+def worker(url: str, home: Path) -> Iterator[int]:
+    """A worker that serves its metrics; gives the port."""
+    port = free_port()
+    settings = {
+        "PREFECT_API_URL": url,
+        "PREFECT_CLIENT_METRICS_ENABLED": "true",
+        "PREFECT_CLIENT_METRICS_PORT": str(port),
+    }
+    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "pool", "--type", "process"]
+    with open(home / "worker.log", "wb") as log:
+        process = subprocess.Popen(words, env={**clean_environment(home), **settings}, stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            wait_until(lambda: ready(client), home / "worker.log", 90)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def names(text: str) -> set[str]:
+    return {m for m in re.findall(r"^# TYPE (\S+) ", text, re.M) if not m.endswith("_created")}

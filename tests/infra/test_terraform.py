@@ -1,0 +1,477 @@
+"""infra/terraform: planned with the real AWS provider and a mocked AWS. What the plans promise is read from them.
+
+Terraform gets its provider from the folder TERRAFORM_PLUGIN_DIR, or from the network; without either the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
+import pytest
+import yaml
+from botocore.stub import Stubber  # type: ignore[import-untyped]
+
+from infra.terraform import roll
+from tests.infra.tools import ROOT, attempt, run, tool
+
+pytestmark = pytest.mark.infra
+
+SOURCE = ROOT / "infra/terraform"
+UNREACHABLE = "the AWS provider is not here and cannot be fetched (set TERRAFORM_PLUGIN_DIR)"
+
+
+@dataclass(frozen=True)
+class Resource:
+    address: str
+    kind: str
+    values: dict[str, Any]
+
+    def json(self, key: str) -> Any:
+        return json.loads(self.values[key])
+
+
+class Plan(tuple[Resource, ...]):
+    def all(self, kind: str, within: str = "") -> list[Resource]:
+        return [resource for resource in self if resource.kind == kind and within in resource.address]
+
+    def one(self, kind: str, within: str = "") -> Resource:
+        (found,) = self.all(kind, within)
+        return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What `terraform test` said: how each run ended, what it complained of, what it planned."""
+
+    status: dict[str, str]
+    complaints: dict[str, list[str]]
+    plans: dict[str, Plan]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Terraform writes beside what it reads: it gets a copy."""
+    root = tmp_path_factory.mktemp("terraform")
+    shutil.copytree(SOURCE, root / "infra/terraform", ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+    shutil.copytree(ROOT / "environments", root / "environments")
+    yield root / "infra/terraform"
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def answer(copy: Path) -> Answer:
+    tests = initialised(copy / "tests", "-test-directory=.")
+    answer = Answer({}, {}, {})
+    # The plans are told with all of the provider's schema, 14 MB each: only where they are read.
+    listen(answer, tests, "-filter=environments.tftest.hcl", "-verbose")
+    listen(answer, tests, "-filter=refused.tftest.hcl")
+    return answer
+
+
+def initialised(where: Path, *words: str) -> Path:
+    folder = os.environ.get("TERRAFORM_PLUGIN_DIR")
+    found = terraform(where, "init", "-input=false", *words, *([f"-plugin-dir={folder}"] if folder else []))
+    if found.returncode and not folder and "Failed to query available provider packages" in found.stderr:
+        pytest.skip(UNREACHABLE)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return where
+
+
+def listen(answer: Answer, where: Path, *words: str) -> None:
+    told = terraform(where, "test", "-test-directory=.", "-json", *words)
+    for line in told.stdout.splitlines():
+        entry = json.loads(line)
+        name = entry.get("@testrun", "")
+        if entry["type"] == "test_run" and "status" in entry["test_run"]:
+            answer.status[name] = entry["test_run"]["status"]
+        elif entry["type"] == "test_plan":
+            answer.plans[name] = read(entry["test_plan"])
+        elif entry["type"] == "diagnostic" and entry["diagnostic"]["severity"] == "error":
+            problem = entry["diagnostic"]
+            answer.complaints.setdefault(name, []).append(f"{problem['summary']}: {problem['detail']}")
+
+
+def read(plan: dict[str, Any]) -> Plan:
+    changes = [change for change in plan["resource_changes"] if change["mode"] == "managed"]
+    return Plan(Resource(change["address"], change["type"], change["change"]["after"]) for change in changes)
+
+
+def terraform(where: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    ours = {"TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1", "NO_COLOR": "1"}
+    command = [tool("terraform"), *words]
+    return subprocess.run(command, cwd=where, env=os.environ | ours, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def prod(answer: Answer) -> Plan:
+    return answer.plans["prod_on_ecs"]
+
+
+@pytest.fixture(scope="module")
+def qa(answer: Answer) -> Plan:
+    return answer.plans["qa_on_eks"]
+
+
+@pytest.fixture(scope="module")
+def account(answer: Answer) -> Plan:
+    return answer.plans["account"]
+
+
+def container(plan: Plan, service: str) -> dict[str, Any]:
+    (definition,) = plan.one("aws_ecs_task_definition", f'service["{service}"]').json("container_definitions")
+    return dict(definition)
+
+
+def settings(plan: Plan, service: str) -> dict[str, str]:
+    return {entry["name"]: entry["value"] for entry in container(plan, service)["environment"]}
+
+
+def declared(environment: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / f"environments/{environment}.yaml").read_text()))
+
+
+# -- The files
+
+
+def test_the_files_are_formatted() -> None:
+    assert run("terraform", "fmt", "-recursive", "-check", "-diff", cwd=SOURCE) == ""
+
+
+def test_production_is_valid_for_the_real_provider(copy: Path) -> None:
+    """The mocked plans below hold the rest to the same provider's schema; this one has nothing mocked."""
+    where = initialised(copy / "environments/prod", "-backend=false")
+    told = json.loads(terraform(where, "validate", "-json").stdout)
+    assert told["valid"], told["diagnostics"]
+
+
+def test_every_plan_is_made_or_refused_as_it_should_be(answer: Answer) -> None:
+    wrong = {name: answer.complaints.get(name, status) for name, status in answer.status.items() if status != "pass"}
+    assert wrong == {}
+    runs = [line for file in SOURCE.glob("tests/*.tftest.hcl") for line in file.read_text().splitlines()]
+    assert len(answer.status) == sum(line.startswith("run ") for line in runs)
+
+
+def test_checkov_finds_nothing_that_is_not_explained() -> None:
+    words = ["--directory", SOURCE, "--framework", "terraform", "--skip-path", "tests", "--skip-download"]
+    answer = attempt("checkov", *words, "--compact", "--output", "json")
+    told = json.loads(answer.stdout)
+    failed = [f"{found['check_id']} {found['resource']}" for found in told["results"]["failed_checks"]]
+    assert failed == [] and told["summary"]["parsing_errors"] == 0
+    assert told["summary"]["passed"] > 200
+    skipped = {
+        found["check_id"]: found["check_result"]["suppress_comment"] for found in told["results"]["skipped_checks"]
+    }
+    assert {check: why for check, why in skipped.items() if len(why) < 40} == {}
+
+
+@pytest.mark.parametrize("environment", ["qa", "prod"])
+def test_the_state_is_remote_encrypted_and_locked(environment: str) -> None:
+    rendered = (SOURCE / f"environments/{environment}/main.tf").read_text()
+    backend = rendered.partition('backend "s3" {')[2].partition("}")[0]
+    lines = {line.replace(" ", "") for line in backend.splitlines()}
+    assert {"use_lockfile=true", "encrypt=true", f'key="prefect-platform/{environment}.tfstate"'} <= lines
+
+
+# -- Data
+
+
+def test_the_database_of_production_has_a_standby_and_is_protected(prod: Plan) -> None:
+    database = prod.one("aws_db_instance").values
+    assert database["multi_az"] and database["deletion_protection"] and database["storage_encrypted"]
+    assert database["backup_retention_period"] == 30 and not database["skip_final_snapshot"]
+    assert not database["publicly_accessible"]
+    forced = {entry["name"]: entry["value"] for entry in prod.one("aws_db_parameter_group").values["parameter"]}
+    assert forced["rds.force_ssl"] == "1"
+
+
+def test_qa_is_smaller_and_can_be_thrown_away(qa: Plan) -> None:
+    database = qa.one("aws_db_instance").values
+    assert not database["multi_az"] and not database["deletion_protection"] and database["skip_final_snapshot"]
+    assert database["storage_encrypted"] and database["backup_retention_period"] >= 1
+    assert {bucket.values["force_destroy"] for bucket in qa.all("aws_s3_bucket")} == {True}
+    assert {secret.values["recovery_window_in_days"] for secret in qa.all("aws_secretsmanager_secret")} == {0}
+
+
+def test_redis_wants_tls_and_a_token_and_forgets_nothing(prod: Plan) -> None:
+    redis = prod.one("aws_elasticache_replication_group").values
+    assert redis["transit_encryption_enabled"] and redis["transit_encryption_mode"] == "required"
+    assert redis["at_rest_encryption_enabled"] and redis["automatic_failover_enabled"] and redis["multi_az_enabled"]
+    (policy,) = prod.one("aws_elasticache_parameter_group").values["parameter"]
+    assert (policy["name"], policy["value"]) == ("maxmemory-policy", "noeviction")
+
+
+def test_no_bucket_is_public_unencrypted_or_without_an_end_of_old_versions(prod: Plan, account: Plan) -> None:
+    for plan, count in ((prod, 3), (account, 1)):
+        blocks = plan.all("aws_s3_bucket_public_access_block")
+        keys = ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets")
+        assert len(blocks) == count and all(block.values[key] for block in blocks for key in keys)
+        assert len(plan.all("aws_s3_bucket_server_side_encryption_configuration")) == count
+        versions = plan.all("aws_s3_bucket_versioning")
+        assert [entry.values["versioning_configuration"][0]["status"] for entry in versions] == ["Enabled"] * count
+        for policy in plan.all("aws_s3_bucket_policy"):
+            refused = policy.json("policy")["Statement"][0]
+            assert refused["Effect"] == "Deny" and refused["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_results_expire_and_the_archive_only_gets_colder(prod: Plan) -> None:
+    def rules(bucket: str) -> dict[str, Any]:
+        configuration = prod.one("aws_s3_bucket_lifecycle_configuration", f'["{bucket}"]')
+        return {rule["id"]: rule for rule in configuration.values["rule"]}
+
+    assert rules("results")["expire"]["expiration"][0]["days"] == 90
+    assert rules("archive")["cold"]["transition"][0]["storage_class"] == "GLACIER_IR"
+    assert "expire" not in rules("archive") and "cold" not in rules("results")
+
+
+def test_no_password_is_in_a_plan(answer: Answer) -> None:
+    given = ("the-database-password", "the-api-password", "the-redis-token")
+    for name, plan in answer.plans.items():
+        texts = {resource.address: json.dumps(resource.values) for resource in plan}
+        assert [address for address, text in texts.items() if any(word in text for word in given)] == [], name
+    assert len(answer.plans["prod_on_ecs"].all("aws_secretsmanager_secret_version")) == 4
+
+
+# -- What runs on ECS
+
+
+def test_each_work_pool_of_the_environment_file_has_a_worker(prod: Plan) -> None:
+    pools = declared("prod")["work_pools"]
+    workers = {name: container(prod, f"worker-{name}")["command"] for name in pools}
+    for name, pool in pools.items():
+        words = workers[name]
+        assert words[words.index("--pool") + 1] == pool["name"] and words[words.index("--type") + 1] == pool["type"]
+        assert "--no-create-pool-if-not-found" in words
+    assert len(prod.all("aws_ecs_service", 'service["worker-')) == len(pools)
+
+
+def test_two_replicas_of_the_api_run_without_the_services_and_one_task_of_services(prod: Plan) -> None:
+    assert "--no-services" in container(prod, "api")["command"]
+    assert prod.one("aws_ecs_service", '"api"').values["desired_count"] == 2
+    services = prod.one("aws_ecs_service", '"services"').values
+    assert services["desired_count"] == 1 and services["deployment_maximum_percent"] == 100
+    assert container(prod, "services")["command"] == ["prefect", "server", "services", "start"]
+
+
+def test_only_the_one_off_task_migrates(prod: Plan) -> None:
+    assert prod.all("aws_ecs_service", '"migrate"') == []
+    assert "prefect server database upgrade -y" in container(prod, "migrate")["command"][-1]
+    for service in ("api", "services"):
+        assert settings(prod, service)["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] == "false"
+        assert settings(prod, service)["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] == "false"
+
+
+def test_what_the_services_share_goes_through_redis(prod: Plan) -> None:
+    by_redis = {name for name, value in settings(prod, "api").items() if value.startswith("prefect_redis.")}
+    assert len(by_redis) == 5
+    assert settings(prod, "api") == settings(prod, "services")
+
+
+def test_no_container_can_write_to_its_image_or_keeps_a_capability(prod: Plan) -> None:
+    definitions = prod.all("aws_ecs_task_definition")
+    assert len(definitions) == 4 + len(declared("prod")["work_pools"])
+    for definition in definitions:
+        (found,) = definition.json("container_definitions")
+        assert found["readonlyRootFilesystem"] and found["linuxParameters"]["capabilities"]["drop"] == ["ALL"]
+        writable = [mount["containerPath"] for mount in found["linuxParameters"]["tmpfs"]]
+        environment = {entry["name"]: entry["value"] for entry in found["environment"]}
+        assert writable == ["/tmp"] and environment["HOME"] == "/tmp"
+
+
+def test_passwords_reach_containers_as_secrets_and_workers_get_only_the_apis(prod: Plan) -> None:
+    for definition in prod.all("aws_ecs_task_definition"):
+        (found,) = definition.json("container_definitions")
+        assert not [entry for entry in found["environment"] if "://" in entry["value"] and "@" in entry["value"]]
+    secrets = {
+        name: {entry["name"] for entry in container(prod, name)["secrets"]} for name in ("api", "worker-analytics")
+    }
+    assert "PREFECT_SERVER_DATABASE_CONNECTION_URL" in secrets["api"]
+    assert secrets["worker-analytics"] == {"PREFECT_API_AUTH_STRING"}
+
+
+def test_the_api_is_https_only_and_not_for_the_whole_internet(prod: Plan) -> None:
+    (listener,) = prod.all("aws_lb_listener")
+    assert (listener.values["port"], listener.values["protocol"]) == (443, "HTTPS")
+    assert listener.values["ssl_policy"].startswith("ELBSecurityPolicy-TLS13")
+    rules = prod.all("aws_vpc_security_group_ingress_rule")
+    assert "0.0.0.0/0" not in {rule.values["cidr_ipv4"] for rule in rules}
+    balancer = prod.one("aws_lb").values
+    assert balancer["internal"] and balancer["enable_deletion_protection"] and balancer["idle_timeout"] >= 300
+
+
+def test_a_lost_zone_takes_nothing_else_with_it(prod: Plan, qa: Plan) -> None:
+    assert len(prod.all("aws_nat_gateway")) == 3 and len(qa.all("aws_nat_gateway")) == 1
+    zones = {subnet.values["availability_zone"] for subnet in prod.all("aws_subnet")}
+    assert len(zones) == 3
+    blocks = [subnet.values["cidr_block"] for subnet in prod.all("aws_subnet")]
+    assert len(set(blocks)) == len(blocks) == 9
+
+
+def test_data_has_no_way_to_the_internet(prod: Plan) -> None:
+    assert not prod.one("aws_route_table", "network.aws_route_table.data").values.get("route")
+    assert prod.one("aws_default_security_group").values.get("ingress") in (None, [])
+
+
+# -- EKS
+
+
+def test_kubernetes_encrypts_its_secrets_logs_everything_and_answers_to_named_networks(qa: Plan) -> None:
+    cluster = qa.one("aws_eks_cluster").values
+    assert cluster["encryption_config"][0]["resources"] == ["secrets"]
+    assert set(cluster["enabled_cluster_log_types"]) == {
+        "api",
+        "audit",
+        "authenticator",
+        "controllerManager",
+        "scheduler",
+    }
+    assert cluster["access_config"][0]["authentication_mode"] == "API"
+    assert cluster["vpc_config"][0]["public_access_cidrs"] == ["192.0.2.0/24"]
+    assert qa.all("aws_ecs_service") == [] and qa.all("aws_lb") == []
+
+
+def test_pods_reach_the_buckets_without_a_key(qa: Plan) -> None:
+    accounts = {entry.values["service_account"] for entry in qa.all("aws_eks_pod_identity_association")}
+    assert accounts == {"prefect-worker", "prefect-run"}
+    (trust,) = (role for role in qa.all("aws_iam_role") if role.values["name"] == "prefect-qa-run")
+    assert trust.json("assume_role_policy")["Statement"][0]["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+
+
+# -- GitHub
+
+
+def test_github_gets_roles_by_repository_and_environment_and_never_a_key(prod: Plan, account: Plan) -> None:
+    for plan, environments in ((prod, ["prod"]), (account, ["dev", "qa"])):
+        (role,) = [found for found in plan.all("aws_iam_role") if "WebIdentity" in found.values["assume_role_policy"]]
+        (statement,) = role.json("assume_role_policy")["Statement"]
+        condition = statement["Condition"]
+        assert list(condition) == ["StringEquals"]
+        assert condition["StringEquals"]["token.actions.githubusercontent.com:sub"] == [
+            f"repo:owner@1/name@2:environment:{name}" for name in environments
+        ]
+        assert condition["StringEquals"]["token.actions.githubusercontent.com:aud"] == "sts.amazonaws.com"
+        assert plan.all("aws_iam_access_key") == [] and plan.all("aws_iam_user") == []
+
+
+def test_no_role_may_do_everything(answer: Answer) -> None:
+    for plan in answer.plans.values():
+        for policy in plan.all("aws_iam_role_policy"):
+            for statement in policy.json("policy")["Statement"]:
+                actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+                assert not [action for action in actions if action.endswith("*")], policy.address
+                sensitive = {"iam:PassRole", "secretsmanager:GetSecretValue", "s3:GetObject", "kms:Decrypt"}
+                assert not (sensitive & set(actions) and statement["Resource"] == "*"), policy.address
+
+
+def test_images_never_change_under_a_tag(account: Plan) -> None:
+    repositories = account.all("aws_ecr_repository")
+    assert {entry.values["name"] for entry in repositories} == {
+        f"prefect-platform/{name}" for name in ("server", "worker", "flows")
+    }
+    assert {entry.values["image_tag_mutability"] for entry in repositories} == {"IMMUTABLE"}
+    assert all(entry.values["image_scanning_configuration"][0]["scan_on_push"] for entry in repositories)
+
+
+# -- Alarms
+
+
+def test_every_alarm_reaches_somebody_and_every_service_has_one(prod: Plan) -> None:
+    alarms = prod.all("aws_cloudwatch_metric_alarm")
+    assert all(alarm.values["alarm_actions"] and alarm.values["ok_actions"] for alarm in alarms)
+    assert [entry.values["endpoint"] for entry in prod.all("aws_sns_topic_subscription")] == ["team@example.com"]
+    watched = {alarm.values["dimensions"].get("ServiceName") for alarm in alarms} - {None}
+    assert watched == {service.values["name"] for service in prod.all("aws_ecs_service")}
+    databases = [alarm for alarm in alarms if alarm.values["namespace"] == "AWS/RDS"]
+    assert {"FreeStorageSpace", "CPUUtilization"} <= {alarm.values["metric_name"] for alarm in databases}
+
+
+# -- roll.py: ECS' answers are scripted; that they and the questions have ECS' form is botocore's to check
+
+CLUSTER = "prefect-prod"
+NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-1"], "assignPublicIp": "DISABLED"}}
+
+
+class ScriptedEcs:
+    def __init__(self, services: list[str]) -> None:
+        self.client = boto3.client("ecs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+        self.stub = Stubber(self.client)
+        self.lines: list[str] = []
+        arns = [f"arn:aws:ecs:us-east-1:1:service/{CLUSTER}/{name}" for name in services]
+        described = [{"serviceName": name, "networkConfiguration": NETWORK} for name in services]
+        self.answers("list_services", {"serviceArns": arns})
+        self.answers("describe_services", {"services": described}, services=arns)
+
+    def answers(self, verb: str, answer: dict[str, Any], **asked: Any) -> None:
+        self.stub.add_response(
+            verb, answer, {"cluster": CLUSTER, **({"maxResults": 100} if verb == "list_services" else {}), **asked}
+        )
+
+    def migrates(self, *, code: int | None) -> None:
+        call = {"taskDefinition": f"{CLUSTER}-migrate", "launchType": "FARGATE", "networkConfiguration": NETWORK}
+        self.answers("run_task", {"tasks": [{"taskArn": "task-1"}], "failures": []}, **call)
+        container = {"name": "migrate"} if code is None else {"name": "migrate", "exitCode": code}
+        for status in ("PENDING", "STOPPED"):
+            task = {"taskArn": "task-1", "lastStatus": status, "stoppedReason": "No image.", "containers": [container]}
+            self.answers("describe_tasks", {"tasks": [task], "failures": []}, tasks=["task-1"])
+
+    def rolls(self, name: str, *states: str) -> None:
+        arn = f"arn:aws:ecs:us-east-1:1:task-definition/{CLUSTER}-{name}:7"
+        self.stub.add_response(
+            "describe_task_definition",
+            {"taskDefinition": {"taskDefinitionArn": arn}},
+            {"taskDefinition": f"{CLUSTER}-{name}"},
+        )
+        self.answers("update_service", {"service": {}}, service=name, taskDefinition=arn, forceNewDeployment=True)
+        for state in states:
+            old = {"status": "ACTIVE", "rolloutState": "COMPLETED"}
+            new = {"status": "PRIMARY", "rolloutState": state, "rolloutStateReason": "Tasks failed to start."}
+            self.answers("describe_services", {"services": [{"deployments": [old, new]}]}, services=[name])
+
+    def roll(self) -> None:
+        with self.stub:
+            roll.roll(self.client, CLUSTER, self.lines.append, lambda seconds: None)
+        self.stub.assert_no_pending_responses()
+
+
+def test_a_roll_migrates_and_then_brings_server_before_workers() -> None:
+    ecs = ScriptedEcs(["worker-ingestion", "services", "api"])
+    ecs.migrates(code=0)
+    for name in ("api", "services", "worker-ingestion"):
+        ecs.rolls(name, "IN_PROGRESS", "COMPLETED")
+    ecs.roll()
+    assert [line.split(":")[0] for line in ecs.lines] == ["migrate"] * 2 + ["api"] * 2 + ["services"] * 2 + [
+        "worker-ingestion"
+    ] * 2
+    assert ecs.lines[-1] == "worker-ingestion: revision 7 runs"
+
+
+@pytest.mark.parametrize(("code", "said"), [(1, "ended with 1"), (None, "No image.")])
+def test_nothing_is_rolled_when_the_migration_fails(code: int | None, said: str) -> None:
+    ecs = ScriptedEcs(["api", "services"])
+    ecs.migrates(code=code)
+    with pytest.raises(roll.Failed, match=rf"migrate failed: {said}.*Nothing was rolled.*/prefect-prod/migrate"):
+        ecs.roll()
+    assert ecs.lines == ["migrate: starts"]
+
+
+def test_a_service_that_does_not_come_up_ends_the_roll_and_is_named() -> None:
+    ecs = ScriptedEcs(["api", "services"])
+    ecs.migrates(code=0)
+    ecs.rolls("api", "IN_PROGRESS", "FAILED")
+    with pytest.raises(
+        roll.Failed, match=r"api does not come up: Tasks failed to start. ECS puts its last good revision back"
+    ):
+        ecs.roll()
+    assert ecs.lines[-1] == "api: revision 7 starts"
+
+
+def test_a_wrong_cluster_is_told_before_anything_is_started() -> None:
+    with pytest.raises(roll.Failed, match="prefect-prod has no service api"):
+        ScriptedEcs(["something-else"]).roll()
