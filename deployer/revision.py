@@ -150,7 +150,7 @@ class Repository:
             ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=10")
             env = {"GIT_SSH_COMMAND": ssh, **_credentials(url, token)}
             done = _git(Path(scratch), *bare, *words, check=False, env=env, patience=PATIENCE)
-        said = re.sub(r"://[^/@\s]*@", "://", done.stderr.decode(errors="replace")).strip().splitlines()
+        said = done.stderr.decode(errors="replace").strip().splitlines()
         return (said[-1] if said else "Git does not say why") if done.returncode else None
 
 

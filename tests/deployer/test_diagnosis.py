@@ -150,6 +150,11 @@ def test_deployments_of_another_commit_than_the_live_one_are_stale() -> None:
     assert diagnosis.code(release(), [deployed(), retired], GIT, "dev").state == "ok"
 
 
+def test_what_only_this_machine_can_clone_is_told() -> None:
+    found = diagnosis.clone("https://git.example/shop.git", A, "could not read Username", only_here=True)
+    assert found.state == "warning" and "source.credentials" in found.fix
+
+
 def test_code_in_a_folder_is_pinned_to_nothing() -> None:
     found = diagnosis.code(release(), [deployed()], Source(strategy="local", directory="/opt/flows"), "dev")
     assert found.state == "warning" and "/opt/flows" in found.seen

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,9 @@ def well(command: Command) -> Command:
         api.post(f"/deployments/{command.live()['hello']['id']}/schedule", json={})
     command.fake.forget()
     return command
+
+
+LOCK = {"lock": {"limit": 1}}
 
 
 def look(command: Command, env: str = "dev", code: int = Exit.DIFFERENCES, **variables: str) -> dict[str, Any]:
@@ -139,6 +145,14 @@ def test_a_look_that_fails_does_not_stop_the_others(well: Command, how: int) -> 
     assert (found["limits"]["state"], found["failed runs"]["state"]) == ("ok", "ok")
 
 
+def test_once_the_api_is_gone_nothing_is_asked_twice(well: Command) -> None:
+    well.fake.fail("*", "/flow_runs/filter|/v2/", before="drop", times=99)
+    well.repo.write({"environments/dev.yaml": environment(api=API, repository=well.repo.url, concurrency_limits=LOCK)})
+    look(well, code=Exit.DONE)
+    asked = [request.path for request in well.fake.requests]
+    assert asked.count("/flow_runs/filter") == 4 + 1 and asked.count("/v2/concurrency_limits/filter") == 1
+
+
 def test_a_server_that_answers_in_another_form_is_told_and_no_bug(well: Command) -> None:
     del well.fake.settings["ui"]
     found = look(well, code=Exit.DONE)
@@ -168,6 +182,8 @@ def test_a_ui_that_sends_browsers_to_0_0_0_0_is_a_problem(well: Command) -> None
     found = look(well)["ui"]
     assert found["state"] == "problem"
     assert found["fix"].startswith(f"PREFECT_SERVER_UI_API_URL={well.variables['PREFECT_API_URL']} ")
+    well.fake.settings["ui"]["enabled"] = False
+    assert look(well, code=Exit.DONE)["ui"]["seen"] == "the server serves none"
 
 
 def test_sqlite_behind_a_production_environment_is_a_problem(command: Command) -> None:
@@ -234,6 +250,12 @@ def test_a_deployment_put_back_by_hand_is_stale_code(well: Command) -> None:
     assert found["state"] == "problem" and "hello/hello" in found["seen"]
 
 
+def test_a_previews_deployments_are_not_the_environments(well: Command) -> None:
+    well.change(parameters={"name": "moon"})
+    well.apply("dev", "--preview", "pr-1")
+    assert look(well, code=Exit.DONE)["code"]["seen"].startswith("1 deployment at ")
+
+
 def test_a_commit_that_was_never_pushed_cannot_be_cloned(well: Command, tmp_path: Path) -> None:
     well.repo.git("init", "--quiet", "--bare", str(tmp_path / "shop.git"))
     remote = (tmp_path / "shop.git").as_uri()
@@ -260,9 +282,37 @@ def test_the_token_that_is_tried_is_the_blocks_own(command: Command, monkeypatch
     assert "with the token of the block 'github-token'" in said.out and "t0p-secret" not in said.all
 
 
-def test_a_credential_in_the_address_does_not_show(command: Command) -> None:
-    said = Repository(command.repo.path).fetches("http://ada:s3cret@127.0.0.1:9/shop.git", "a" * 40, None)
-    assert said and "127.0.0.1" in said and "s3cret" not in said
+@pytest.fixture
+def private() -> Iterator[str]:
+    """The address of a repository that wants a password."""
+
+    class Closed(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Not on the test's stderr."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Closed)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/shop.git"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("ambient", [True, False])
+def test_this_machines_own_credentials_are_tried_only_when_asked_for(
+    command: Command, tmp_path: Path, private: str, monkeypatch: pytest.MonkeyPatch, ambient: bool
+) -> None:
+    helper = {"COUNT": "1", "KEY_0": "credential.helper", "VALUE_0": f"!touch {tmp_path}/asked; :"}
+    for name, value in helper.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    assert Repository(command.repo.path).fetches(private, "a" * 40, None, ambient=ambient)
+    assert (tmp_path / "asked").exists() == ambient
 
 
 def test_an_entrypoint_that_is_not_there_is_named_with_its_line(command: Command) -> None:
@@ -282,6 +332,8 @@ def test_a_worker_that_fell_silent_is_told_with_its_silence(well: Command) -> No
     found = look(well)["pool dev-alpha"]
     assert found["state"] == "problem" and "heard 10 min ago" in found["seen"]
     assert "prefect worker start --pool dev-alpha --type process" in found["fix"]
+    tell(well, "POST", "/work_pools/dev-alpha/workers/heartbeat", {"name": "two"})
+    assert look(well, code=Exit.DONE)["pool dev-alpha"]["seen"] == "READY, 1 worker, heard 0 s ago"
 
 
 def test_paused_pools_and_queues_are_told(well: Command) -> None:
@@ -292,9 +344,9 @@ def test_paused_pools_and_queues_are_told(well: Command) -> None:
     assert found["queue dev-alpha/default"]["fix"] == "prefect work-queue resume default --pool dev-alpha"
 
 
-def late(command: Command) -> None:
-    """A run that was due an hour ago."""
-    due = datetime.now(UTC) - timedelta(hours=1)
+def late(command: Command, minutes: float = 60) -> None:
+    """A run that was due then."""
+    due = datetime.now(UTC) - timedelta(minutes=minutes)
     state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
     tell(command, "POST", f"/deployments/{command.live()['hello']['id']}/create_flow_run", {"state": state})
 
@@ -303,6 +355,11 @@ def test_late_runs_that_no_worker_asks_for_are_told_with_their_queue(well: Comma
     late(well)
     found = look(well)["late runs"]
     assert "no worker asks the queue dev-alpha/default" in found["seen"] and "--work-queue default" in found["fix"]
+
+
+def test_a_run_is_not_late_before_a_worker_could_have_asked_for_it(well: Command) -> None:
+    late(well, minutes=0.5)
+    assert look(well, code=Exit.DONE)["late runs"]["seen"] == "none"
 
 
 def test_late_runs_behind_a_paused_pool_are_a_problem(well: Command) -> None:
@@ -331,14 +388,8 @@ def running(command: Command, name: str) -> None:
 
 
 def test_a_lock_without_a_run_is_stuck_and_one_with_a_run_is_not(command: Command) -> None:
-    command.repo.commit(
-        "Lock",
-        {
-            "environments/dev.yaml": environment(
-                api=API, repository=command.repo.url, concurrency_limits={"lock": {"limit": 1}}
-            )
-        },
-    )
+    declared = environment(api=API, repository=command.repo.url, concurrency_limits=LOCK)
+    command.repo.commit("Lock", {"environments/dev.yaml": declared})
     command.apply()
     tell(command, "PATCH", "/v2/concurrency_limits/lock", {"active_slots": 1})
     found = look(command)["limits"]
