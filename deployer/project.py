@@ -221,21 +221,37 @@ def _job_variables(
 ) -> list[Problem]:
     """Do they fit the pool's template? Only the server knows that of a pool that declares none."""
     code = source.code(found.source, "0" * 40)
-    problems = []
+    problems: list[Problem] = []
+    missing: dict[tuple[str, str], list[str]] = {}
     for item in declared:
         key = desired.pool_key(found, item)
-        if templates.get(key) and item.declaration.name not in found.deployments.exclude:
-            name = f"{key} ({found.work_pools[key].base_job_template})"
-            given = desired.job_variables(found, item, code)
-            for at, why in template.unfit(name, templates[key], given):
+        if not templates.get(key) or item.declaration.name in found.deployments.exclude:
+            continue
+        name = f"{key} ({found.work_pools[key].base_job_template})"
+        given = desired.job_variables(found, item, code)
+        for at, why in template.unfit(name, templates[key], given):
+            if at:
                 problems.append(_placed(item, at, why, given, code.job_variables, document))
-    return problems
+            else:
+                missing.setdefault((key, why), []).append(item.declaration.name)
+    return problems + [_lacking(key, why, names, document) for (key, why), names in missing.items()]
+
+
+def _lacking(key: str, why: str, names: list[str], document: Document) -> Problem:
+    """Once for a pool: what one deployment lacks, most of them do."""
+    some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    way = "Set it in their job_variables, or for all in deployments.defaults.job_variables."
+    return document.problem(("work_pools", key, "base_job_template"), f"{why} Not given by {some}. {way}")
 
 
 def _placed(
     item: Declared, at: Place, why: str, given: Mapping[str, Any], sources: Mapping[str, Any], document: Document
 ) -> Problem:
     """At the deployment, at what the environment says of it, or at the source that brings an image."""
+<<<<<<< HEAD
     if at and at[0] in sources and given.get(str(at[0])) == sources[str(at[0])]:
+=======
+    if at[0] in sources and given[str(at[0])] == sources[str(at[0])]:
+>>>>>>> wt-helm
         return document.problem(("source", at[0]), why)
-    return desired.overlaid(item, ("job_variables", *at) if at else (), why, document)
+    return desired.overlaid(item, ("job_variables", *at), why, document)

@@ -287,7 +287,7 @@ def test_a_template_that_is_none_is_a_problem_of_its_file(
     assert (problem.file, problem.line) == ("t.json", line) and message in problem.message
 
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "job_configuration": {"limits": {"cpu": "{{ cpu }}"}, "env": "{{ env }}", "image": "{{ image }}"},
     "variables": {
         "properties": {
@@ -335,6 +335,14 @@ def test_one_that_the_environment_gives_is_told_there(repo: Repo) -> None:
     assert (problem["file"], problem["path"]) == ("environments/dev.yaml", "deployments.defaults.job_variables.cpu")
     (problem,) = sized(repo, {"cpu": "2"}, deployments={"overrides": {"hello": {"job_variables": {"cpu": "all"}}}})
     assert problem["path"] == "deployments.overrides.hello.job_variables.cpu"
+
+
+def test_one_that_the_template_requires_is_told_once_for_the_pool(repo: Repo) -> None:
+    needs = {**SIZES, "variables": {**SIZES["variables"], "required": ["cpu", "size"]}}
+    (problem,) = sized(repo, {}, needs)
+    assert (problem["file"], problem["path"]) == ("environments/dev.yaml", "work_pools.alpha.base_job_template")
+    assert "needs the job variable 'size', and has no default for it. Not given by hello. Set it" in problem["message"]
+    assert sized(repo, {}, needs, deployments={"defaults": {"job_variables": {"size": 1}}}) == []
 
 
 def test_a_pool_that_takes_no_image_does_not_go_with_a_source_that_brings_one(repo: Repo) -> None:
