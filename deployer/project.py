@@ -248,10 +248,6 @@ def _placed(
     item: Declared, at: Place, why: str, given: Mapping[str, Any], sources: Mapping[str, Any], document: Document
 ) -> Problem:
     """At the deployment, at what the environment says of it, or at the source that brings an image."""
-<<<<<<< HEAD
-    if at and at[0] in sources and given.get(str(at[0])) == sources[str(at[0])]:
-=======
     if at[0] in sources and given[str(at[0])] == sources[str(at[0])]:
->>>>>>> wt-helm
         return document.problem(("source", at[0]), why)
     return desired.overlaid(item, ("job_variables", *at), why, document)
