@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from deployer.errors import Problem
+from deployer.errors import DeployError, InvalidInput, Problem
 from deployer.model import Change, FieldChange, Hidden, Outcome, Plan, Release, rows, shown
 
 FORMAT = 1
@@ -29,6 +29,13 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "changes": rows(plan.changes),
         "digest": plan.digest,
     }
+
+
+def refused_data(environment: str, error: DeployError) -> dict[str, Any]:
+    """What stands in place of an apply's outcome where nothing was begun."""
+    problems = error.problems if isinstance(error, InvalidInput) else ()
+    said = {"error": str(error), "problems": problems_data(problems), "exit": int(error.exit_code)}
+    return {"format": FORMAT, "environment": environment, "outcomes": [], "release": None, **said}
 
 
 def sentence(plan: Plan) -> str:
