@@ -10,7 +10,7 @@ from typing import Any
 
 from deployer.diagnosis import STATES, Finding
 from deployer.diagnosis import count as count
-from deployer.errors import Problem
+from deployer.errors import DeployError, InvalidInput, Problem
 from deployer.model import Change, FieldChange, Hidden, Outcome, Plan, Release, rows, shown
 
 FORMAT = 1
@@ -31,6 +31,13 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "changes": rows(plan.changes),
         "digest": plan.digest,
     }
+
+
+def refused_data(environment: str, error: DeployError) -> dict[str, Any]:
+    """What stands in place of an apply's outcome where nothing was begun."""
+    problems = error.problems if isinstance(error, InvalidInput) else ()
+    said = {"error": str(error), "problems": problems_data(problems), "exit": int(error.exit_code)}
+    return {"format": FORMAT, "environment": environment, "outcomes": [], "release": None, **said}
 
 
 def sentence(plan: Plan) -> str:

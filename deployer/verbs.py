@@ -376,9 +376,25 @@ def print_schema(call: Call) -> Exit:
 
 
 def apply_commit(call: Call) -> Exit:
+    """Where a report is wanted there is one also of what was not begun."""
+    if call.words.report:
+        saved.check_place(Path(call.words.report), "report")
+    try:
+        return _apply_commit(call)
+    except DeployError as error:
+        if error.exit_code in (Exit.INVALID, Exit.REFUSED):  # else `_report` was there
+            _keep(call, render.refused_data(call.words.env, error))
+        raise
+
+
+def _keep(call: Call, outcome: dict[str, Any]) -> None:
+    report = getattr(call.words, "report", None)
+    if report and (fault := saved.report(report, outcome)):
+        call.console.note(f"note: {fault}")
+
+
+def _apply_commit(call: Call) -> Exit:
     words = call.words
-    if words.report:
-        saved.check_place(Path(words.report), "report")
     reviewed = saved.read(Path(words.plan)) if words.plan else None
     if reviewed and reviewed.environment != words.env:
         raise Refused(f"{words.plan} is a plan for {reviewed.environment}, not for {words.env}.")
@@ -529,8 +545,7 @@ def _report(call: Call, found: Plan, result: Result, otherwise: str) -> None:
         lambda: render.apply_text(*parts), lambda: render.apply_markdown(*parts), lambda: render.apply_data(*parts)
     )
     _say_plan(call, found)
-    if (report := getattr(call.words, "report", None)) and (fault := saved.report(report, render.apply_data(*parts))):
-        call.console.note(f"note: {fault}")
+    _keep(call, render.apply_data(*parts))
     release = result.release
     call.console.outputs(
         digest=found.digest,

@@ -90,6 +90,24 @@ def test_a_report_says_what_became_of_the_deploy(job: Command, tmp_path: Path) -
     assert json.loads(report.read_text()) == said.json and said.json["release"]["result"] == "succeeded"
 
 
+def test_a_deploy_that_is_refused_leaves_a_report_too(job: Command, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    job.repo.branch("feature")
+    job.repo.commit("Not merged")
+    said = job("apply", "--env", "dev", "--report", str(report))
+    found = json.loads(report.read_text())
+    assert (found["exit"], found["outcomes"], found["release"]) == (said.code, [], None) == (Exit.REFUSED, [], None)
+    assert "may not be deployed to dev" in found["error"] and found["problems"] == []
+
+
+def test_the_report_of_an_invalid_commit_has_every_fault(job: Command, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    job.change(pool="alhpa", schedules=[{"cron": "61 * * * *"}])
+    assert job("apply", "--env", "dev", "--report", str(report)).code == Exit.INVALID
+    found = json.loads(report.read_text())
+    assert found["exit"] == 1 and len(found["problems"]) == 2
+
+
 @pytest.mark.parametrize("place", [".", "missing/report.json"])
 def test_a_report_that_has_no_place_is_told_before_anything_is_written(
     job: Command, tmp_path: Path, place: str

@@ -389,7 +389,7 @@ def test_a_deploy_that_is_cancelled_as_github_does_it_is_finished_by_the_next(re
     commit = repository.change("Another word", {"notes": "three\n"})
     with holding(repository.apis["dev"]) as (api, held, over), ThreadPoolExecutor() as pool:
         cancelled = pool.submit(repository.push, MAIN, "dev", variables={"PREFECT_API_URL": api})
-        assert held.wait(90)
+        assert held.wait(300)
         step = applying()  # the step's shell is gone: `exec`
         for number, seconds in ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5), (signal.SIGKILL, 60)):
             with suppress(ProcessLookupError):
