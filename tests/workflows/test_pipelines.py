@@ -369,7 +369,7 @@ def holding(api: str) -> Iterator[tuple[str, threading.Event, threading.Event]]:
 
 def applying() -> int:
     """The process number of the deploying step's Python, among what this process has started."""
-    listed = subprocess.run(["ps", "-axo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-axwwo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
     ours = {os.getpid()}
     for _ in rows:
