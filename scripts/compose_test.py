@@ -240,10 +240,10 @@ def the_rest_is_well(stack: Stack) -> None:
     """Backup, restart, metrics: what nobody looks at until it is needed."""
     before = stack.compose("exec", "-T", "backup", "bash", "/opt/backup.sh", "once").strip()
     say(f"backup: {before.splitlines()[0]}")
-    say("restarting everything: what was deployed is still there")
+    say("down and up again: what was deployed is still there")
     count = len(stack.ask("/deployments/filter", {}))
-    stack.compose("restart")
-    stack.compose("up", "--detach", "--wait", "--no-build", *services(stack))
+    stack.compose("down", "--timeout", "10")
+    start(stack)
     if (found := len(stack.ask("/deployments/filter", {}))) != count or not count:
         raise TestError(f"there were {count} deployments before the restart, and there are {found} after it.")
     metrics = stack.compose("exec", "-T", "exporter", "python", "-c", METRICS)
@@ -294,14 +294,10 @@ def up(found: Engine, folder: Path) -> Iterator[Stack]:
     stack = Stack(found, folder, settings(found, folder))
     stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")  # of a try that was killed
     try:
-        said = services(stack)
-        began = time.monotonic()
-        say(f"starting {', '.join(said)}")
-        try:
-            stack.compose("up", "--detach", "--wait", "--wait-timeout", str(SECONDS_TO_COME_UP), "--no-build", *said)
-        except TestError as error:
-            raise TestError(f"{error}\n{troubles(stack)}") from None
-        say(f"all healthy in {time.monotonic() - began:.0f} s")
+        if stack.engine.own:
+            say("not tried: grafana, for which there is no package in Debian")
+        say(f"starting {', '.join(services(stack))}")
+        start(stack)
         yield stack
     finally:
         say("taking it down")
@@ -309,6 +305,16 @@ def up(found: Engine, folder: Path) -> Iterator[Stack]:
         stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
         found.docker.run("image", "prune", "--force")
         signal.signal(signal.SIGINT, before)
+
+
+def start(stack: Stack) -> None:
+    began = time.monotonic()
+    words = ["up", "--detach", "--wait", "--wait-timeout", str(SECONDS_TO_COME_UP), "--no-build"]
+    try:
+        stack.compose(*words, *services(stack))
+    except TestError as error:
+        raise TestError(f"{error}\n{troubles(stack)}") from None
+    say(f"  all healthy in {time.monotonic() - began:.0f} s")
 
 
 def settings(found: Engine, folder: Path) -> dict[str, str]:
@@ -331,13 +337,8 @@ def free_ports(count: int) -> list[str]:
 
 def services(stack: Stack) -> list[str]:
     """All, but those of our own engine that nothing can stand in for."""
-    told = stack.compose("config", "--services").split()
-    if not stack.engine.own:
-        return sorted(told)
-    without = [name for name in told if name == "grafana"]
-    if without:
-        say(f"not tried: {', '.join(without)}, for which there is no package in Debian")
-    return sorted(set(told) - set(without))
+    without = {"grafana"} if stack.engine.own else set()
+    return sorted(set(stack.compose("config", "--services").split()) - without)
 
 
 def workers(stack: Stack) -> list[str]:

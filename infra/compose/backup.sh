@@ -28,7 +28,7 @@ check)
     ;;
 once) dump ;;
 *)
-    trap 'exit 0' TERM INT
+    trap '[[ -z ${!:-} ]] || kill "$!" 2>/dev/null || true; exit 0' TERM INT
     while true; do
         file=$(newest) && pause=$EVERY_SECONDS
         if [[ -n $file ]] && (($(age "$file") < EVERY_SECONDS)); then # a restart is no reason for one more
