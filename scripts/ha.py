@@ -165,6 +165,9 @@ class Trial:
     runs: int
     seconds: float
     say: marked.Say
+    command: str | None = None
+    """Of a run. `python -m prefect.engine` spares it the two processes that Prefect's own prepares it with."""
+
     deployments: dict[str, str] = field(default_factory=dict)
     """The key of a pool -> the deployment's id."""
 
@@ -209,7 +212,7 @@ def try_it(trial: Trial, faults: Sequence[Fault], began: float, silent_after: in
 
     Args:
         began: When the stack was asked for, on the monotonic clock.
-        silent_after: So many seconds without a sign make a run Crashed; default: what automations.yaml says.
+        silent_after: So many seconds without a sign make a running run Crashed; default: what automations.yaml says.
     """
     deploy(trial, silent_after)
     stack.start_workers(trial.stack, say=trial.say)
@@ -257,13 +260,16 @@ def files(trial: Trial, repository: Path, silent_after: int | None) -> dict[str,
             "entrypoint": "flows/trial/nap.py:nap",
             "pool": key,
             "tags": [] if key == keys[-1] else [RETRIED],
-            "job_variables": {"env": {"HA_BOOK": str(trial.book)}},
+            "job_variables": {
+                "env": {"HA_BOOK": str(trial.book)},
+                **({"command": trial.command} if trial.command else {}),
+            },
         }
         for key in keys
     ]
     automations = yaml.safe_load(AUTOMATIONS.read_text())
     for one in automations:
-        if silent_after and one["trigger"]["posture"] == "Proactive":
+        if silent_after and one["name"] == "crash-silent-runs":
             one["trigger"]["within"] = silent_after
     environment = {
         "name": "ha",

@@ -19,7 +19,8 @@ from scripts.ha import Fault, Probe, Report, Trial
 from scripts.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
-SILENT_AFTER = 12  # seconds; runs of a second say something before
+RUNS = 12
+SILENT_AFTER = 20  # seconds; a run of half a second has ended by then
 FEWER = (
     Fault("kill -9 of an API replica", 0.1, ha.kill("api-1")),
     Fault("restart of Redis", 0.3, ha.restart("redis")),
@@ -39,7 +40,7 @@ def platform() -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def trial(platform: Stack) -> Trial:
-    return Trial(platform, 20, 0.5, print)
+    return Trial(platform, RUNS, 0.5, print, command=f"{sys.executable} -m prefect.engine")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,8 @@ def outcome(trial: Trial) -> Report:
 @pytest.mark.timeout(900)
 def test_no_run_is_lost_while_parts_of_the_platform_go_and_come_back(outcome: Report) -> None:
     assert outcome.lost == ()
-    assert sum(outcome.states.values()) == 20
-    assert outcome.states.get("Completed", 0) >= 18, ha.table(outcome)
+    assert sum(outcome.states.values()) == RUNS
+    assert outcome.states == {"Completed": RUNS}, ha.table(outcome)
     assert {"api-1", "redis", "postgres"} <= outcome.restarts.keys()
 
 
@@ -60,7 +61,7 @@ def test_no_run_is_lost_while_parts_of_the_platform_go_and_come_back(outcome: Re
 @pytest.mark.timeout(900)
 def test_a_client_does_not_notice_that_one_of_two_replicas_is_gone(outcome: Report) -> None:
     [killed] = [one for one in outcome.away if one.fault == "kill -9 of an API replica"]
-    assert killed.seconds < 2
+    assert killed.failed <= 3  # requests that were under way; it takes 10 s and more to come back
     assert "restart of PostgreSQL" in ha.table(outcome)
 
 
