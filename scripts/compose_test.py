@@ -246,6 +246,11 @@ def the_rest_is_well(stack: Stack) -> None:
     start(stack)
     if (found := len(stack.ask("/deployments/filter", {}))) != count or not count:
         raise TestError(f"there were {count} deployments before the restart, and there are {found} after it.")
+    with build_opener(ProxyHandler({})).open(stack.api.removesuffix("api"), timeout=30) as page:
+        if b"<title>Prefect" not in page.read():
+            raise TestError("the API's address shows no UI.")
+    if "secret" not in {one["slug"] for one in stack.ask("/block_types/filter", {})}:
+        raise TestError("Prefect does not know the block type `secret`: `migrate` did not register any.")
     metrics = stack.compose("exec", "-T", "exporter", "python", "-c", METRICS)
     if "prefect_platform_api_up 1.0" not in metrics.splitlines():
         raise TestError(f"the exporter does not reach the API. It says:\n{metrics[:500]}")

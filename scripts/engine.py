@@ -98,7 +98,9 @@ def _own(client: Docker, state: Path, say: Say) -> Iterator[Docker]:
     if lacking := _lacking():
         raise NoEngine(f"no Docker engine runs, and one of our own cannot be started here: {lacking}.")
     state.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="engine-") as short:  # a socket's path has to be short
+    with tempfile.TemporaryDirectory(
+        prefix="engine-", ignore_cleanup_errors=True
+    ) as short:  # a socket's path has to be short
         docker = Docker(
             client.program, {**client.environment, "DOCKER_HOST": f"unix://{short}/socket", "DOCKER_CONFIG": short}
         )

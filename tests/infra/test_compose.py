@@ -224,6 +224,14 @@ def test_only_nginx_in_prod_can_be_reached_from_outside(env: str) -> None:
     assert ("api", "127.0.0.1") in published or env == "prod"
 
 
+def test_what_two_apis_would_do_at_once_is_done_before_them(env: str) -> None:
+    settings = services(env)["api"]["environment"]
+    assert settings["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] == "false"
+    assert settings["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] == "false"
+    command = " ".join(services(env)[ONCE]["command"])
+    assert re.search(r"database upgrade --yes && exec python \S+/blocks.py", command)
+
+
 def test_prod_has_two_apis_and_nothing_that_keeps_them_from_being_two() -> None:
     api = services("prod")["api"]
     assert api["deploy"]["replicas"] == 2
