@@ -29,6 +29,7 @@ test: setup ## Run the tests with coverage; TESTS=tests/test_x.py runs some, wit
 	@$(RUN) -m pytest $(or $(TESTS),-m "not stack and not infra" --cov $(PARALLEL))
 
 test-stack: setup ## Run the tests that need a whole stack: three Prefect APIs, their workers, the GitHub workflows
+	-@$(if $(TESTS),,$(RUN) infra/upgrade/trial.py --prepare)
 	@$(RUN) -m pytest $(or $(TESTS),-m stack $(PARALLEL))
 
 infra-setup: setup ## Install the tools that check infra/ into .venv-infra

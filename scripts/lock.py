@@ -38,6 +38,7 @@ LOCKS = (
     Lock("infra/images/server.txt", ("pyproject.toml", "infra/images/server.in"), MAIN.path),
     Lock("infra/images/worker.txt", ("pyproject.toml", "flows/requirements.in", "infra/images/worker.in"), MAIN.path),
     Lock("infra/requirements.txt", ("infra/requirements.in",)),
+    Lock("infra/upgrade/previous.txt", ("infra/upgrade/previous.in",)),
 )
 
 

@@ -295,7 +295,7 @@ def test_githubs_own_token_is_given_to_the_tool_that_speaks_with_github_and_to_n
 # -- rights
 
 PERMISSIONS: dict[str, dict[str, dict[str, str]]] = {
-    "checks.yml": {"check": READ, "test": READ, "test-stack": READ},
+    "checks.yml": {"check": READ, "test": READ, "infra": READ, "test-stack": READ},
     "ci.yml": {"checks": READ, "plan": READ, "comment": {**READ, "pull-requests": "write"}, "gate": {}},
     "deploy.yml": {
         "target": READ,

@@ -27,7 +27,7 @@ from tests.workflows.githost import GitHost
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = ("dev", "qa", "prod")
-TAKEN = (".github", "deployer", "scripts", "environments")
+TAKEN = (".ci", ".github", "deployer", "scripts", "environments", "infra/work-pools")
 FILES = (".pre-commit-config.yaml", ".gitignore", "Makefile", "CHANGELOG.md", "pyproject.toml", "requirements.txt")
 TOKEN = "ghs_of_the_workers"
 

@@ -111,6 +111,8 @@ locals {
 
   # What flows find in their environment.
   flow_environment = merge({
+    PREFECT_CLIENT_RETRY_EXTRA_CODES   = "500" # what the API answers while Redis fails over; see docs/high-availability.md
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY  = "30"  # so that a run whose process is gone is noticed (infra/ha)
     PREFECT_RESULTS_DEFAULT_SERIALIZER = "json"
     RESULTS_BUCKET                     = module.storage.buckets["results"]
     ARCHIVE_BUCKET                     = module.storage.buckets["archive"]
