@@ -108,8 +108,11 @@ def _own(client: Docker, state: Path, say: Say) -> Iterator[Docker]:
         process = _start(short, state)
         try:
             _wait(docker, process, state / "dockerd.log")
+            _clear(docker)  # of a try that was killed: what was to be restarted came back with the engine
             yield docker
         finally:
+            with suppress(ImageError), _deaf_to_ctrl_c():
+                _clear(docker)
             say("ending the engine")
             _end(process)
 
@@ -149,6 +152,13 @@ def _wait(docker: Docker, process: subprocess.Popen[bytes], log: Path) -> None:
             tail = "\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-8:])
             raise NoEngine(f"no Docker engine runs, and our own did not start. The end of {log}:\n{tail}")
         pause.wait(0.2)
+
+
+def _clear(docker: Docker) -> None:
+    """No container and no network: what is left of an engine that ends with some stays on the machine."""
+    if containers := docker.run("ps", "--all", "--quiet").split():
+        docker.run("rm", "--force", "--volumes", *containers)
+    docker.run("network", "prune", "--force")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
