@@ -82,7 +82,14 @@ def test_no_dependency_is_declared_twice() -> None:
 @pytest.fixture
 def lock_copy(tmp_path: Path) -> Path:
     """The repository as far as scripts/lock.py is concerned, without a .venv."""
-    for name in ("pyproject.toml", "infra/requirements.in", "infra/upgrade/previous.in", "scripts/lock.py", *DECLARED, *LOCKS):
+    for name in (
+        "pyproject.toml",
+        "infra/requirements.in",
+        "infra/upgrade/previous.in",
+        "scripts/lock.py",
+        *DECLARED,
+        *LOCKS,
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path

@@ -201,7 +201,15 @@ def test_a_pull_request_is_checked_and_its_plan_is_one_comment(branch: Team) -> 
     before = branch.records("dev"), branch.live("dev")
     answer = branch.pull_request("ci.yml", PullRequest(7, BRANCH))
     assert answer.code == 0, answer.said()
-    assert set(answer.jobs) == {"checks/check", "checks/test", "checks/infra", "checks/test-stack", "plan", "comment", "gate"}
+    assert set(answer.jobs) == {
+        "checks/check",
+        "checks/test",
+        "checks/infra",
+        "checks/test-stack",
+        "plan",
+        "comment",
+        "gate",
+    }
     (comment,) = branch.github.comments
     assert comment["on"] == 7 and "| update | deployment | show/show-1 | parameters.word |" in comment["body"]
     assert (branch.records("dev"), branch.live("dev")) == before
