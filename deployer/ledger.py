@@ -54,9 +54,15 @@ class Ledger:
         """The last one that succeeded."""
         return next((r for r in self.releases() if r.succeeded), None)
 
-    def unfinished(self) -> set[str]:
-        """The digests of the plans that were begun since the last release that succeeded."""
-        return {r.digest for r in takewhile(lambda r: not r.succeeded, self.releases())}
+    def begun(self) -> set[str]:
+        """The digests of the plans that the newest releases began and did not finish, one deploy of one commit tried again and
+        again. A release that says `started` may be at work at this moment."""
+        newest = self.newest()
+        if newest is None:
+            return set()
+        one = (newest.commit, newest.restores)
+        tried = takewhile(lambda r: r.ended_early and (r.commit, r.restores) == one, self.releases())
+        return {release.digest for release in tried}
 
     def next_number(self) -> int:
         """Looked up afresh: another deploy may have recorded a release since this one was planned."""

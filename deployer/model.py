@@ -175,6 +175,10 @@ class Release:
     def succeeded(self) -> bool:
         return self.result == "succeeded"
 
+    @property
+    def ended_early(self) -> bool:
+        return self.result in ("failed", "interrupted", "unverified")
+
 
 @dataclass(frozen=True)
 class Specification:

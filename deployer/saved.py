@@ -119,12 +119,12 @@ def check_options(saved: SavedPlan, given: Options, preview: str | None, image_d
         raise Refused(f"The plan was made without {', '.join(added)}. Plan with it, and review that.")
 
 
-def check(saved: SavedPlan, plan: Plan, unfinished: Collection[str] = ()) -> None:
-    """The plan made now must be the one that was reviewed, or its rest: `unfinished` are the digests of the plans that were
-    begun since the last release that succeeded. One that has nothing left to do was carried out by another deploy of the same."""
+def check(saved: SavedPlan, plan: Plan, begun: Collection[str] = ()) -> None:
+    """The plan made now must be the one that was reviewed, or its rest: `begun` are the digests of the plans that the newest
+    release began and did not finish. One that has nothing left to do was carried out by another deploy of the same."""
     if saved.digest == plan.digest or not plan.writes:
         return
-    if saved.digest in unfinished and all(_reviewed(change, saved.changes) for change in plan.writes):
+    if saved.digest in begun and all(_reviewed(change, saved.changes) for change in plan.writes):
         return
     raise Refused(
         f"This plan of {plan.environment} is no longer what would be written: now {render.sentence(plan)} The live state moved, or a secret or variable is another one here. Nothing was written. Plan again, and review again."
@@ -132,14 +132,28 @@ def check(saved: SavedPlan, plan: Plan, unfinished: Collection[str] = ()) -> Non
 
 
 def _reviewed(change: Change, reviewed: list[dict[str, Any]]) -> bool:
-    """Is all that this change would write a part of a change that was reviewed? What was half created is an update now."""
+    """Is all that this change would write a part of a change that was reviewed?"""
     (now,) = rows([change])
     before = next((r for r in reviewed if (r["kind"], r["name"]) == change.key), None)
-    if before is None or (
-        before["action"] != now["action"] and (before["action"], now["action"]) != ("create", "update")
-    ):
+    asked = [row for row in now["fields"] if not row["held"]]
+    if before is None:
         return False
-    parts = ("path", "after") if before["action"] == "create" else ("path", "before", "after")
-    there = [{part: row[part] for part in parts} for row in before["fields"]]
-    asked = [{part: row[part] for part in parts} for row in now["fields"] if not row["held"]]
-    return all(any(same(row, known) for known in there) for row in asked)
+    if before["action"] == now["action"]:
+        parts = ("path", "before", "after")
+        return all(any(all(same(row[p], known[p]) for p in parts) for known in before["fields"]) for row in asked)
+    if (before["action"], now["action"]) != ("create", "update"):
+        return False
+    return all(_half_created(row, before["fields"]) for row in asked)
+
+
+def _half_created(row: dict[str, Any], reviewed: list[dict[str, Any]]) -> bool:
+    """What was created and lacks a part is an update now. A value that is there already is somebody else's."""
+    if row["before"] is not None:
+        return False
+    for known in reviewed:
+        key = row["path"].removeprefix(f"{known['path']}.")
+        if row["path"] == known["path"]:
+            return same(row["after"], known["after"])
+        if key != row["path"] and isinstance(known["after"], dict) and key in known["after"]:
+            return same(row["after"], known["after"][key])
+    return False

@@ -424,7 +424,7 @@ def _apply_commit(call: Call) -> Exit:
 def _check_review(call: Call, reviewed: SavedPlan, prepared: Prepared) -> None:
     """As reviewed, or its rest; with --replan also what it has become, where nobody has to review it."""
     try:
-        saved.check(reviewed, prepared.plan, prepared.site.ledger.unfinished())
+        saved.check(reviewed, prepared.plan, prepared.site.ledger.begun())
     except Refused:
         if not call.words.replan or prepared.site.environment.mode == "production":
             raise
@@ -460,7 +460,7 @@ def _apply_rollback(call: Call, reviewed: SavedPlan, back: saved.Rollback) -> Ex
     given = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
     saved.check_options(reviewed, given, words.preview, words.image_digest)
     with _restoring(call, str(back.release), reviewed.options) as prepared:
-        saved.check(reviewed, prepared.plan, prepared.site.ledger.unfinished())
+        saved.check(reviewed, prepared.plan, prepared.site.ledger.begun())
         return _release(call, prepared, None, back.reason)
 
 

@@ -252,6 +252,25 @@ def test_a_commit_is_found_only_where_it_succeeded(fake: FakePrefect) -> None:
     assert found.of_commit(f"{2:040}") is None
 
 
+def test_a_plan_was_begun_by_releases_that_ended_early_and_not_by_one_that_may_be_at_work(fake: FakePrefect) -> None:
+    written = reread(fake)
+    written.start(release(1, digest="one", result="failed"))
+    written.start(release(2, digest="two", commit=B, result="failed"))
+    written.start(release(3, digest="three", commit=B, result="interrupted"))
+    assert reread(fake).begun() == {"two", "three"}
+    written.start(release(4, digest="four", commit=B, result="started"))
+    assert reread(fake).begun() == set()
+
+
+@pytest.mark.parametrize("last", [{"result": "succeeded"}, {"restores": 1, "result": "failed"}])
+def test_what_came_since_ends_a_begun_plan(fake: FakePrefect, last: dict[str, Any]) -> None:
+    """A success, or a rollback that failed: the deploy before it must not come back without a review."""
+    written = reread(fake)
+    written.start(release(1, digest="one", result="failed"))
+    written.start(release(2, digest="two", **last))
+    assert "one" not in reread(fake).begun()
+
+
 # -- the record in the Markdown
 
 ODD = [

@@ -151,6 +151,29 @@ def test_what_was_not_in_the_reviewed_plan_is_refused_also_after_a_begun_apply(
         saved.check(reviewed, planned(wanted, [live(deployment("a/a"))]), {reviewed.digest})
 
 
+def test_what_somebody_made_by_hand_since_the_begun_apply_is_not_overwritten(file: Path) -> None:
+    limit = Resource("concurrency_limit", "lock", {"limit": 1, "active": True, "slot_decay_per_second": 0.0})
+    saved.write(file, planned([deployment("a/a"), limit]), Options(), None)
+    reviewed = saved.read(file)
+    saved.check(reviewed, planned([deployment("a/a"), limit], [live(deployment("a/a"))]), {reviewed.digest})
+    theirs = [live(deployment("a/a")), live(limit, limit=50)]
+    with pytest.raises(Refused, match="no longer what would be written"):
+        saved.check(reviewed, planned([deployment("a/a"), limit], theirs), {reviewed.digest})
+
+
+def test_a_deployment_that_was_created_without_its_trigger_is_a_part_of_what_was_reviewed(file: Path) -> None:
+    trigger = {"on-load": {"enabled": True, "expect": ["load.done"]}}
+    saved.write(file, planned([deployment("a/a", triggers=trigger)]), Options(), None)
+    reviewed = saved.read(file)
+    half = planned([deployment("a/a", triggers=trigger)], [live(deployment("a/a", triggers={}))])
+    assert [f.path for f in half.writes[0].fields] == ["triggers.on-load"]
+    saved.check(reviewed, half, {reviewed.digest})
+    other = {"on-load": {"enabled": True, "expect": ["another.event"]}}
+    moved = planned([deployment("a/a", triggers=other)], [live(deployment("a/a", triggers={}))])
+    with pytest.raises(Refused, match="no longer what would be written"):
+        saved.check(reviewed, moved, {reviewed.digest})
+
+
 def test_a_value_that_somebody_changed_since_the_begun_apply_is_refused(file: Path) -> None:
     """Another `before` than the one that the reviewer saw."""
     wanted = [deployment("a/a"), deployment("b/b")]
