@@ -205,15 +205,16 @@ def client(any_version: bool = False) -> Client:
 def settle(api: Client, write: bool, skip_overdue: bool = False) -> list[str]:
     """What the database believes and nobody does any more. No worker may be up: a run of its would be crashed, too.
 
-    Runs under way become Crashed, and their deployments' tag `retry-crashed` has them tried again. The slots of concurrency
-    limits are freed: who held them was in Redis. Runs that are overdue start as soon as a worker comes.
+    Runs under way become Crashed, and their deployments' tag `retry-crashed` has them tried again; those that were being
+    cancelled become Cancelled. The slots of concurrency limits are freed: who held them was in Redis. Runs that are overdue start as soon as a worker comes.
     """
     refuse_workers(api)
     lines = []
     for run in _runs(api, UNDER_WAY):
-        lines.append(f"{run['name']} ({run['id']}) is {run['state_name']}: Crashed")
+        end = "Cancelled" if run["state_type"] == "CANCELLING" else "Crashed"  # Prefect lets it end in no other way
+        lines.append(f"{run['name']} ({run['id']}) is {run['state_name']}: {end}")
         if write:
-            _end(api, run, "CRASHED", "Crashed", MESSAGE)
+            _end(api, run, end, MESSAGE)
     for limit in api.pages("/v2/concurrency_limits/filter"):
         if limit["active_slots"]:
             lines.append(f"concurrency limit {limit['name']}: {limit['active_slots']} slots taken by nobody: freed")
@@ -224,7 +225,7 @@ def settle(api: Client, write: bool, skip_overdue: bool = False) -> list[str]:
             f"{run['name']} was due at {run['next_scheduled_start_time']}: {'cancelled' if skip_overdue else 'starts with a worker'}"
         )
         if write and skip_overdue:
-            _end(api, run, "CANCELLED", "Cancelled", OVERDUE)
+            _end(api, run, "Cancelled", OVERDUE)
     return [*lines, _closing(len(lines), write)]
 
 
@@ -252,10 +253,15 @@ def _runs(api: Client, states: Sequence[str], before: datetime | None = None) ->
     return list(api.pages("/flow_runs/filter", {"flow_runs": wanted, "sort": "ID_DESC"}))
 
 
-def _end(api: Client, run: dict[str, Any], type: str, name: str, message: str) -> None:
-    api.request(
-        "POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": type, "name": name, "message": message}}
-    )
+def _end(api: Client, run: dict[str, Any], name: str, message: str) -> None:
+    state = {"type": name.upper(), "name": name, "message": message}
+    answer = api.request("POST", f"/flow_runs/{run['id']}/set_state", {"state": state})
+    if answer["status"] != "ACCEPT":
+        why = (answer.get("details") or {}).get("reason") or answer["status"]
+        raise InvalidInput(
+            f"{run['name']} ({run['id']}) is {run['state_name']} and did not become {name}: {why} "
+            "What was settled before it stays; run settle again."
+        )
 
 
 if __name__ == "__main__":

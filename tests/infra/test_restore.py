@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psycopg
 import pytest
 
@@ -48,6 +49,7 @@ class Old:
     inventory: inventory.Inventory
     history: Any
     running: str
+    cancelling: str
     overdue: str
 
 
@@ -73,6 +75,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
             for state in ("COMPLETED", "COMPLETED", "FAILED"):
                 run_of(api, trial.deployments["ingestion"], state)
             running = run_of(api, trial.deployments["ingestion"], "RUNNING")
+            cancelling = run_of(api, trial.deployments["ingestion"], "CANCELLING")
             overdue = run_of(api, trial.deployments["maintenance"])
             limit = api.request("POST", "/v2/concurrency_limits/", {"name": "lock", "limit": 2})["id"]
             api.patch(f"/v2/concurrency_limits/{limit}", {"active_slots": 2})
@@ -81,7 +84,8 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
         repository = folder / "repository"
         shutil.copytree(there.folder / "repository", repository)
         history = tool(there, "history", repository)
-        return Old(folder / "backups" / told.partition(":")[0], repository, held, history, running, overdue)
+        backup = folder / "backups" / told.partition(":")[0]
+        return Old(backup, repository, held, history, running, cancelling, overdue)
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +117,12 @@ def test_on_a_restored_platform_there_is_nothing_to_deploy(old: Old, fresh: Stac
 @pytest.mark.timeout(900)
 def test_what_was_under_way_is_crashed_and_slots_that_nobody_holds_are_freed(old: Old, fresh: Stack) -> None:
     with client_of(fresh) as api:
-        assert restore.settle(api, write=False)[-1] == "3 to settle; nothing was written. --write does it."
+        assert restore.settle(api, write=False)[-1] == "4 to settle; nothing was written. --write does it."
         assert api.get(f"/flow_runs/{old.running}")["state_type"] == "RUNNING"
-        assert restore.settle(api, write=True, skip_overdue=True)[-1] == "3 settled."
+        assert restore.settle(api, write=True, skip_overdue=True)[-1] == "4 settled."
         states = [one["name"] for one in api.get(f"/flow_run_states/?flow_run_id={old.running}")]
         assert "Crashed" in states
+        assert api.get(f"/flow_runs/{old.cancelling}")["state_type"] == "CANCELLED"
         assert api.get(f"/flow_runs/{old.overdue}")["state_type"] == "CANCELLED"
         assert api.get("/v2/concurrency_limits/lock")["active_slots"] == 0
 
@@ -179,6 +184,45 @@ def test_nothing_is_settled_while_a_worker_is_alive(fake: FakePrefect) -> None:
         api.request("POST", "/work_pools/pool/workers/heartbeat", {"name": "busy"})
         with pytest.raises(InvalidInput, match="The worker busy of pool is alive"):
             restore.settle(api, write=True)
+
+
+@pytest.fixture
+def deployment(fake: FakePrefect) -> Iterator[tuple[Client, str]]:
+    with Client(Api(url="http://fake/api"), transport=fake.transport) as api:
+        flow = api.request("POST", "/flows/", {"name": "nap"})["id"]
+        yield api, api.request("POST", "/deployments/", {"name": "nap", "flow_id": flow})["id"]
+
+
+def test_a_run_that_was_being_cancelled_ends_as_cancelled(deployment: tuple[Client, str]) -> None:
+    api, id = deployment
+    cancelling, running = run_of(api, id, "CANCELLING"), run_of(api, id, "RUNNING")
+    assert restore.settle(api, write=True)[-1] == "2 settled."
+    assert api.get(f"/flow_runs/{cancelling}")["state_type"] == "CANCELLED"
+    assert api.get(f"/flow_runs/{running}")["state_type"] == "CRASHED"
+
+
+class Rejecting(httpx.BaseTransport):
+    """The fake, which plays no rules, with an API's no to a change of state."""
+
+    def __init__(self, fake: FakePrefect) -> None:
+        self.fake = fake
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/set_state"):
+            details = {"type": "reject_details", "reason": "This run is already in state COMPLETED."}
+            return httpx.Response(200, json={"state": None, "status": "REJECT", "details": details})
+        return self.fake.transport.handle_request(request)
+
+
+def test_a_run_that_the_api_does_not_let_end_is_not_called_settled(
+    fake: FakePrefect, deployment: tuple[Client, str]
+) -> None:
+    run = run_of(*deployment, "RUNNING")
+    with (
+        Client(Api(url="http://fake/api"), transport=Rejecting(fake)) as api,
+        pytest.raises(InvalidInput, match=rf"{run}.* did not become Crashed: This run is already in state COMPLETED"),
+    ):
+        restore.settle(api, write=True)
 
 
 BEFORE: inventory.Inventory = {"deployments": {"a": "1", "b": "2"}, "flow runs": {"all": 5, "COMPLETED": 4}}
