@@ -51,7 +51,7 @@ def outcome(trial: Trial) -> Report:
 @pytest.mark.stack
 @pytest.mark.timeout(900)
 def test_no_run_is_lost_while_parts_of_the_platform_go_and_come_back(outcome: Report) -> None:
-    assert outcome.lost == ()
+    assert outcome.good, ha.table(outcome)
     assert sum(outcome.states.values()) == RUNS
     assert outcome.states == {"Completed": RUNS}, ha.table(outcome)
     assert {"api-1", "redis", "postgres"} <= outcome.restarts.keys()
@@ -127,13 +127,38 @@ def run(state: str, count: int = 1, *tags: str) -> dict[str, Any]:
         ([run("CRASHED", 3, ha.RETRIED)], None),
         ([run("CRASHED")], None),
         ([run("COMPLETED")], None),
+        ([run("FAILED")], "0: n is FAILED"),
+        ([run("FAILED", 1, ha.RETRIED)], "0: n is FAILED"),
+        ([run("CANCELLED")], "0: n is CANCELLED"),
     ],
 )
-def test_a_run_is_lost_that_is_gone_or_has_no_end_or_was_not_tried_again(
+def test_a_run_is_lost_that_is_gone_or_failed_or_has_no_end_or_was_not_tried_again(
     runs: list[dict[str, Any]], told: str | None
 ) -> None:
     trial = Trial(None, 1, 1.0, print, asked={0: ("1", 0.0)})  # type: ignore[arg-type]
     assert ha.lost(trial, runs) == ([told] if told else [])
+
+
+def test_a_failed_run_is_not_waited_for() -> None:
+    trial = Trial(None, 1, 1.0, print, asked={0: ("1", 0.0)})  # type: ignore[arg-type]
+    assert ha.under_way(trial, [run("FAILED")]) == []
+    assert ha.under_way(trial, [run("RUNNING")]) == ["0: n is RUNNING"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "twice", "told"),
+    [
+        ((), 0, ["No run was lost, failed or carried out twice."]),
+        (("0: n is Failed",), 0, ["1 RUNS WERE LOST OR FAILED:", "0: n is Failed"]),
+        ((), 2, ["2 RUNS WERE CARRIED OUT TWICE."]),
+    ],
+)
+def test_a_trial_is_good_if_nothing_is_lost_and_nothing_is_carried_out_twice(
+    lost: tuple[str, ...], twice: int, told: list[str]
+) -> None:
+    report = Report(3, {"Completed": 3}, lost, 0, 0, twice, (), 0.0, 0.0, 0.0, 0.0, {})
+    assert report.good == (not lost and not twice)
+    assert ha.table(report).splitlines()[-len(told) :] == told
 
 
 SLEEPER = """
