@@ -25,7 +25,7 @@ from tests.fake_prefect import FakePrefect
 if TYPE_CHECKING:
     from tests.postgres import PostgreSQL
 
-pytest_plugins = ["tests.postgres"]
+pytest_plugins = ["tests.postgres", "tests.flows.maintenance.s3"]
 
 POOLS = {"ingestion": "old-ingestion", "maintenance": "old-maintenance"}
 
@@ -172,10 +172,44 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(
     [
         ("postgresql+asyncpg://u:p@h:5432/prefect", "postgresql://u:p@h:5432/prefect"),
         ("postgres://u@h/prefect?sslmode=require", "postgresql://u@h/prefect?sslmode=require"),
+        ("postgresql+asyncpg://u@h/prefect?ssl=require", "postgresql://u@h/prefect?sslmode=require"),
+        ("postgresql+asyncpg://u@h/prefect?a=1&ssl=prefer", "postgresql://u@h/prefect?a=1&sslmode=prefer"),
     ],
 )
 def test_prefects_own_url_of_its_database_will_do(given: str, plain: str) -> None:
     assert restore.plain(given) == plain
+    assert restore.plain(restore.prefects(given)) == plain
+
+
+def test_prefect_gets_a_url_of_its_driver() -> None:
+    given = "postgresql://u:p@h/prefect?sslmode=require"
+    assert restore.prefects(given) == "postgresql+asyncpg://u:p@h/prefect?ssl=require"
+
+
+def test_the_url_that_terraform_makes_is_one_that_postgresqls_programs_understand(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    """`prefer`, because the tests' server has no certificate."""
+    url = postgresql.new_database().replace("postgresql:", "postgresql+asyncpg:", 1)
+    url += ("&" if "?" in url else "?") + "ssl=prefer"
+    assert restore.main(["backup", str(tmp_path), "--database", url, "--no-verify"]) == 0
+
+
+def test_a_backup_in_s3_is_restored_from_there(
+    postgresql: PostgreSQL, s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, empty = postgresql.new_database(), postgresql.new_database()
+    revision = sorted(restore.known_revisions())[0]
+    with psycopg.connect(old, autocommit=True) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num text)")
+        connection.execute("INSERT INTO alembic_version VALUES (%s)", [revision])
+    monkeypatch.setattr(restore, "migrate", lambda url: None)
+    assert restore.main(["backup", f"{s3}/prefect", "--database", old]) == 0
+    name = capsys.readouterr().out.partition(":")[0]
+    assert restore.main(["restore", f"{s3}/prefect/{name}", "--database", empty]) == 0
+    assert "Restored: 1 tables, 1 rows." in capsys.readouterr().out
+    assert restore.main(["restore", f"{s3}/prefect/other.dump", "--database", empty]) == 1
+    assert "There is no file" in capsys.readouterr().err
 
 
 def test_nothing_is_settled_while_a_worker_is_alive(fake: FakePrefect) -> None:
