@@ -85,7 +85,9 @@ def _restore(words: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         print(put_back(fetched(words.file, Path(folder)), database))
     migrate(words.database)
-    print("The database has this Prefect's schema. Start the API and the services, then `settle`, then the workers.")
+    print(
+        "The database has this Prefect's schema. Start the API alone, then `settle`, then the services and the workers."
+    )
 
 
 def _settle(words: argparse.Namespace) -> None:

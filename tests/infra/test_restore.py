@@ -207,7 +207,9 @@ def test_a_backup_in_s3_is_restored_from_there(
     assert restore.main(["backup", f"{s3}/prefect", "--database", old]) == 0
     name = capsys.readouterr().out.partition(":")[0]
     assert restore.main(["restore", f"{s3}/prefect/{name}", "--database", empty]) == 0
-    assert "Restored: 1 tables, 1 rows." in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Restored: 1 tables, 1 rows." in told
+    assert "Start the API alone, then `settle`, then the services and the workers." in told
     assert restore.main(["restore", f"{s3}/prefect/other.dump", "--database", empty]) == 1
     assert "There is no file" in capsys.readouterr().err
 
