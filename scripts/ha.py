@@ -3,7 +3,8 @@
     python scripts/ha.py [--runs N] [--json FILE] [--keep DIR]
 
 On a stack of its own (scripts/stack.py), deployed to by scripts/deploy.py, with the automations of infra/ha/automations.yaml.
-Exit code 0: every run reached a final state, and those that crashed were tried again where their deployment asks for it.
+Exit code 0: every run reached a final state, those that crashed were tried again where their deployment asks for it, none
+failed and none was carried out twice.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Report:
     runs: int
     states: Mapping[str, int]
     lost: tuple[str, ...]
-    """Runs without a final state, and crashed ones that should have been tried again."""
+    """Runs without a final state, crashed ones that should have been tried again, and failed ones."""
 
     retried: int
     unfinished: int
@@ -112,7 +113,7 @@ class Report:
 
     @property
     def good(self) -> bool:
-        return not self.lost
+        return not self.lost and not self.twice
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -332,21 +333,36 @@ def wait_until_over(trial: Trial) -> None:
     """Or until patience ends: the report then says which are lost."""
     trial.say("waiting for the last runs")
     try:
-        trial.wait_for("all runs have ended", lambda: not lost(trial, trial.all_runs()))
+        trial.wait_for("all runs have ended", lambda: not under_way(trial, trial.all_runs()))
     except StackError as error:
         trial.say(str(error))
 
 
+def under_way(trial: Trial, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What may still become good."""
+    return _told(trial, runs, _unfinished)
+
+
 def lost(trial: Trial, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return _told(trial, runs, _trouble)
+
+
+def _told(
+    trial: Trial, runs: Sequence[Mapping[str, Any]], judge: Callable[[Mapping[str, Any] | None], str]
+) -> list[str]:
     there = {run["id"]: run for run in runs}
-    return [
-        f"{number}: {_trouble(there.get(id))}"
-        for number, (id, _) in [(n, trial.asked.get(n, ("", 0.0))) for n in range(trial.runs)]
-        if _trouble(there.get(id))
-    ]
+    told = {number: judge(there.get(trial.asked.get(number, ("", 0.0))[0])) for number in range(trial.runs)}
+    return [f"{number}: {text}" for number, text in told.items() if text]
 
 
 def _trouble(run: Mapping[str, Any] | None) -> str:
+    """`nap` never raises and nobody cancels: a run that ends so was broken by a fault."""
+    if run and run["state_type"] in ("FAILED", "CANCELLED"):
+        return f"{run['name']} is {run['state_name']}"
+    return _unfinished(run)
+
+
+def _unfinished(run: Mapping[str, Any] | None) -> str:
     if run is None:
         return "is not there"
     if run["state_type"] not in FINAL:
@@ -495,11 +511,16 @@ def table(report: Report) -> str:
         f"Longest wait for a start {report.longest_delay:.0f} s, for an end {report.longest_run:.0f} s.",
         f"Started again: {', '.join(f'{name} {count} times' if count > 1 else name for name, count in report.restarts.items()) or 'nothing'}.",
         f"{report.seconds:.0f} s in all, {report.start_seconds:.0f} s of it until the platform was up.",
-        "No run was lost."
-        if report.good
-        else "\n".join([f"{len(report.lost)} RUNS WERE LOST:", *map(str, report.lost)]),
+        *verdict(report),
     ]
     return "\n".join(lines)
+
+
+def verdict(report: Report) -> list[str]:
+    if report.good:
+        return ["No run was lost, failed or carried out twice."]
+    lost = [f"{len(report.lost)} RUNS WERE LOST OR FAILED:", *report.lost] if report.lost else []
+    return [*lost, *([f"{report.twice} RUNS WERE CARRIED OUT TWICE."] if report.twice else [])]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Back up Prefect's own database, and put a backup into a fresh platform.
 
     python infra/restore/restore.py backup DIR           # pg_dump, tried by restoring it
-    python infra/restore/restore.py restore FILE         # into an empty database, brought to this Prefect's schema
+    python infra/restore/restore.py restore FILE         # a path or s3://bucket/prefix/name, into an empty database, brought to this Prefect's schema
     python infra/restore/restore.py settle [--write]     # when the API is up and before the workers are: what hangs, and ends it
     python infra/restore/restore.py inventory            # what the API holds, as JSON, to compare two platforms
 
@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     word.set_defaults(verb=_backup)
 
     word = verbs.add_parser("restore", help="a dump into an empty database, then the migrations")
-    word.add_argument("file", type=Path)
+    word.add_argument("file", help="a path, or s3://bucket/prefix/name")
     word.set_defaults(verb=_restore)
     for one in verbs.choices.values():
         one.add_argument("--database", metavar="URL", default=os.environ.get(DATABASE), help=f"default: {DATABASE}")
@@ -80,9 +81,13 @@ def _backup(words: argparse.Namespace) -> None:
 
 
 def _restore(words: argparse.Namespace) -> None:
-    print(put_back(words.file, plain(words.database)))
+    database = plain(words.database)
+    with tempfile.TemporaryDirectory() as folder:
+        print(put_back(fetched(words.file, Path(folder)), database))
     migrate(words.database)
-    print("The database has this Prefect's schema. Start the API and the services, then `settle`, then the workers.")
+    print(
+        "The database has this Prefect's schema. Start the API alone, then `settle`, then the services and the workers."
+    )
 
 
 def _settle(words: argparse.Namespace) -> None:
@@ -100,14 +105,19 @@ def _inventory(words: argparse.Namespace) -> None:
 
 
 def plain(url: str | None) -> str:
-    """Prefect's URL as PostgreSQL's own programs take it."""
+    """Prefect's URL as PostgreSQL's own programs take it: what asyncpg calls ssl is sslmode there."""
     if not url:
         raise InvalidInput(f"Which database? Give --database, or set {DATABASE}.")
     if not re.match(r"postgres(ql)?(\+\w+)?://", url):
         raise InvalidInput(
             "Only a PostgreSQL database is backed up here: its URL begins with postgresql://. For SQLite, copy the file."
         )
-    return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+    return re.sub(r"([?&])ssl=", r"\1sslmode=", re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
+
+
+def prefects(url: str) -> str:
+    """Any URL of the database as Prefect takes it."""
+    return re.sub(r"([?&])sslmode=", r"\1ssl=", plain(url).replace("postgresql:", "postgresql+asyncpg:", 1))
 
 
 def take(url: str, place: str, verify: bool = True) -> str:
@@ -115,9 +125,17 @@ def take(url: str, place: str, verify: bool = True) -> str:
     from flows.market_data import backups
     from flows.market_data.places import Place
 
-    with _database_errors():
+    with _errors():
         found = backups.back_up(url, Place(place if "://" in place else str(Path(place).absolute())), verify)
     return f"{found.name}: {found.size / 1e6:,.1f} MB, {len(found.tables)} tables, {found.rows:,} rows"
+
+
+def fetched(file: str, folder: Path) -> Path:
+    """The file on this machine; one in S3 comes into the folder."""
+    from flows.market_data.backups.__main__ import here
+
+    with _errors():
+        return here(file, folder)
 
 
 def put_back(file: Path, url: str) -> str:
@@ -125,7 +143,7 @@ def put_back(file: Path, url: str) -> str:
     from flows.market_data import backups
 
     refuse_a_newer_schema(file)
-    with _database_errors():
+    with _errors():
         tables = backups.restore(file, url)
     return f"Restored: {len(tables)} tables, {sum(one.rows for one in tables.values()):,} rows."
 
@@ -160,9 +178,8 @@ def known_revisions() -> set[str]:
 
 def migrate(url: str) -> None:
     """To the schema of the Prefect that runs this script."""
-    address = plain(url).replace("postgresql:", "postgresql+asyncpg:", 1)
     command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
-    done = subprocess.run(command, env={**os.environ, DATABASE: address}, capture_output=True, text=True)
+    done = subprocess.run(command, env={**os.environ, DATABASE: prefects(url)}, capture_output=True, text=True)
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines()
         raise InvalidInput(
@@ -171,8 +188,8 @@ def migrate(url: str) -> None:
 
 
 @contextmanager
-def _database_errors() -> Iterator[None]:
-    """What PostgreSQL says, in one line and without the password."""
+def _errors() -> Iterator[None]:
+    """What PostgreSQL or S3 says, in one line and without the password."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from flows.market_data.backups import BackupFailed
@@ -184,6 +201,10 @@ def _database_errors() -> Iterator[None]:
         raise InvalidInput(f"The database does not answer as it should: {said}") from None
     except (BackupFailed, OSError, ValueError) as error:
         raise InvalidInput(str(error)) from None
+    except Exception as error:
+        if type(error).__module__.startswith("botocore"):  # imported only where S3 is asked
+            raise InvalidInput(f"S3 does not answer as it should: {error}") from None
+        raise
 
 
 # -- The API
@@ -205,15 +226,16 @@ def client(any_version: bool = False) -> Client:
 def settle(api: Client, write: bool, skip_overdue: bool = False) -> list[str]:
     """What the database believes and nobody does any more. No worker may be up: a run of its would be crashed, too.
 
-    Runs under way become Crashed, and their deployments' tag `retry-crashed` has them tried again. The slots of concurrency
-    limits are freed: who held them was in Redis. Runs that are overdue start as soon as a worker comes.
+    Runs under way become Crashed, and their deployments' tag `retry-crashed` has them tried again; those that were being
+    cancelled become Cancelled. The slots of concurrency limits are freed: who held them was in Redis. Runs that are overdue start as soon as a worker comes.
     """
     refuse_workers(api)
     lines = []
     for run in _runs(api, UNDER_WAY):
-        lines.append(f"{run['name']} ({run['id']}) is {run['state_name']}: Crashed")
+        end = "Cancelled" if run["state_type"] == "CANCELLING" else "Crashed"  # Prefect lets it end in no other way
+        lines.append(f"{run['name']} ({run['id']}) is {run['state_name']}: {end}")
         if write:
-            _end(api, run, "CRASHED", "Crashed", MESSAGE)
+            _end(api, run, end, MESSAGE)
     for limit in api.pages("/v2/concurrency_limits/filter"):
         if limit["active_slots"]:
             lines.append(f"concurrency limit {limit['name']}: {limit['active_slots']} slots taken by nobody: freed")
@@ -224,7 +246,7 @@ def settle(api: Client, write: bool, skip_overdue: bool = False) -> list[str]:
             f"{run['name']} was due at {run['next_scheduled_start_time']}: {'cancelled' if skip_overdue else 'starts with a worker'}"
         )
         if write and skip_overdue:
-            _end(api, run, "CANCELLED", "Cancelled", OVERDUE)
+            _end(api, run, "Cancelled", OVERDUE)
     return [*lines, _closing(len(lines), write)]
 
 
@@ -252,10 +274,15 @@ def _runs(api: Client, states: Sequence[str], before: datetime | None = None) ->
     return list(api.pages("/flow_runs/filter", {"flow_runs": wanted, "sort": "ID_DESC"}))
 
 
-def _end(api: Client, run: dict[str, Any], type: str, name: str, message: str) -> None:
-    api.request(
-        "POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": type, "name": name, "message": message}}
-    )
+def _end(api: Client, run: dict[str, Any], name: str, message: str) -> None:
+    state = {"type": name.upper(), "name": name, "message": message}
+    answer = api.request("POST", f"/flow_runs/{run['id']}/set_state", {"state": state})
+    if answer["status"] != "ACCEPT":
+        why = (answer.get("details") or {}).get("reason") or answer["status"]
+        raise InvalidInput(
+            f"{run['name']} ({run['id']}) is {run['state_name']} and did not become {name}: {why} "
+            "What was settled before it stays; run settle again."
+        )
 
 
 if __name__ == "__main__":

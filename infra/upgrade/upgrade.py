@@ -2,7 +2,11 @@
 
     python infra/upgrade/upgrade.py --backups DIR --restart COMMAND --restart COMMAND ...
 
-COMMAND restarts one part with the new version and waits until it is up: first each API replica, then the services, then the
+or, where the database cannot be reached from here, with commands that run beside it:
+
+    python infra/upgrade/upgrade.py --backup COMMAND --migrate COMMAND --restart COMMAND ...
+
+A --restart restarts one part with the new version and waits until it is up: first each API replica, then the services, then the
 workers. Nothing of it is special to Compose or Kubernetes. The database is --database, or
 PREFECT_SERVER_DATABASE_CONNECTION_URL; the API PREFECT_API_URL, with PREFECT_API_KEY or PREFECT_API_AUTH_STRING.
 """
@@ -32,15 +36,13 @@ Step = tuple[str, Callable[[], None]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     words = _parser().parse_args(arguments)
-    migration = _command(words.migrate) if words.migrate else lambda: restore.migrate(words.database)
     try:
-        database = restore.plain(words.database)
         with restore.client(any_version=True) as api:
             upgrade(
                 api,
                 version("prefect"),
-                backup=lambda: restore.take(database, words.backups, not words.no_verify),
-                migrate=migration,
+                backup=_backup(words),
+                migrate=_migration(words),
                 restarts=[(command, _command(command)) for command in words.restart],
                 say=lambda line: print(line, flush=True),
             )
@@ -58,8 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--database", metavar="URL", default=os.environ.get(restore.DATABASE), help=f"default: {restore.DATABASE}"
     )
-    parser.add_argument(
-        "--backups", metavar="PLACE", required=True, help="a folder, or s3://bucket/prefix, for the backup before"
+    before = parser.add_mutually_exclusive_group(required=True)
+    before.add_argument("--backups", metavar="PLACE", help="a folder, or s3://bucket/prefix, for the backup before")
+    before.add_argument(
+        "--backup", metavar="COMMAND", help="makes the backup; the first line that it prints is taken for its name"
     )
     parser.add_argument(
         "--no-verify",
@@ -77,6 +81,29 @@ def _parser() -> argparse.ArgumentParser:
         help="one part; as often as there are parts, in their order",
     )
     return parser
+
+
+def _backup(words: argparse.Namespace) -> Callable[[], str]:
+    if words.backup:
+        return lambda: _made(words.backup)
+    database = restore.plain(words.database)
+    return lambda: restore.take(database, words.backups, not words.no_verify)
+
+
+def _migration(words: argparse.Namespace) -> Callable[[], None]:
+    if words.migrate:
+        return _command(words.migrate)
+    database = restore.plain(words.database)
+    return lambda: restore.migrate(database)
+
+
+def _made(command: str) -> str:
+    """What it says of the backup that it made."""
+    done = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise InvalidInput(f"`{command}` ended with {done.returncode}. Nothing was changed.")
+    said = [line for line in done.stdout.splitlines() if line.strip()]
+    return said[0].strip() if said else f"the one that `{command}` made"
 
 
 def _command(command: str) -> Callable[[], None]:
@@ -128,7 +155,7 @@ def _compare(before: inventory.Inventory, after: inventory.Inventory) -> None:
 
 
 def _way_back(saved: str) -> str:
-    return f"Mend it and run this again, or go back: the backup is {saved.partition(':')[0]}, docs/upgrade-and-restore.md says how."
+    return f"Mend it and run this again, or go back: the backup is {saved.partition(': ')[0]}, docs/upgrade-and-restore.md says how."
 
 
 if __name__ == "__main__":

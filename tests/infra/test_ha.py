@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
+from prefect.server.events.actions import ChangeFlowRunState
+from prefect.server.events.schemas.automations import EventTrigger, Posture
+from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.schemas import states as server_states
 
 from scripts import ha, stack
 from scripts.ha import Fault, Probe, Report, Trial
@@ -51,7 +59,7 @@ def outcome(trial: Trial) -> Report:
 @pytest.mark.stack
 @pytest.mark.timeout(900)
 def test_no_run_is_lost_while_parts_of_the_platform_go_and_come_back(outcome: Report) -> None:
-    assert outcome.lost == ()
+    assert outcome.good, ha.table(outcome)
     assert sum(outcome.states.values()) == RUNS
     assert outcome.states == {"Completed": RUNS}, ha.table(outcome)
     assert {"api-1", "redis", "postgres"} <= outcome.restarts.keys()
@@ -106,6 +114,94 @@ def test_automations_yaml_is_what_an_environments_file_takes(tmp_path: Path) -> 
     assert str(ha.TRIES) not in retry["trigger"]["match"]["prefect.run-count"]
 
 
+STATES = {name for name, one in vars(server_states).items() if isfunction(one) and name[0].isupper()}
+ENDS = {"Completed", "Failed", "Crashed", "Cancelled"}
+HEARTBEAT = "prefect.flow-run.heartbeat"  # flow_engine.py's
+
+
+def trigger(name: str) -> EventTrigger:
+    """As Prefect's services read it."""
+    [found] = [one for one in yaml.safe_load(ha.AUTOMATIONS.read_text()) if one["name"] == name]
+    assert found.get("enabled", True)
+    return EventTrigger.model_validate(found["trigger"])
+
+
+def event(name: str, tries: int = 1, *tags: str) -> ReceivedEvent:
+    """As Prefect's API tells of a run's new state."""
+    run = {"prefect.resource.id": f"prefect.flow-run.{uuid4()}", "prefect.run-count": str(tries)}
+    related = [{"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"} for tag in tags]
+    return ReceivedEvent.model_validate(
+        {"id": uuid4(), "occurred": datetime.now(UTC), "event": name, "resource": run, "related": related}
+    )
+
+
+@pytest.mark.parametrize("name", ["crash-silent-runs", "crash-stuck-runs", "retry-crashed"])
+def test_every_event_that_a_trigger_names_is_one_that_prefect_sends(name: str) -> None:
+    found = trigger(name)
+    assert found.after | found.expect <= {HEARTBEAT, *(f"prefect.flow-run.{state}" for state in STATES)}
+    assert found.threshold == 1
+    assert found.for_each == {"prefect.resource.id"}
+
+
+def test_a_heartbeat_that_stays_away_crashes_a_run_unless_it_ended_or_waits() -> None:
+    silent = trigger("crash-silent-runs")
+    assert silent.posture == Posture.Proactive
+    for began in ("prefect.flow-run.Running", "prefect.flow-run.Retrying", HEARTBEAT):
+        assert silent.covers(event(began)) and silent.starts_after(began)
+    for over in ENDS | {"Paused", "Suspended", "AwaitingRetry"}:
+        assert silent.expects(f"prefect.flow-run.{over}")
+    assert silent.expects(HEARTBEAT) and not silent.expects("prefect.flow-run.Running")
+
+
+def test_a_run_that_stays_pending_crashes_unless_it_started_ended_or_waits() -> None:
+    stuck = trigger("crash-stuck-runs")
+    assert stuck.posture == Posture.Proactive
+    assert stuck.covers(event("prefect.flow-run.Pending")) and stuck.starts_after("prefect.flow-run.Pending")
+    for over in ENDS | {"Running", "Scheduled", "AwaitingConcurrencySlot"}:
+        assert stuck.expects(f"prefect.flow-run.{over}")
+    assert not stuck.expects("prefect.flow-run.Pending")
+
+
+def test_a_crash_is_answered_at_once_where_the_tag_asks_for_it_until_the_third_try() -> None:
+    retry = trigger("retry-crashed")
+    assert retry.immediate and retry.expects("prefect.flow-run.Crashed")
+    assert not any(retry.expects(f"prefect.flow-run.{state}") for state in STATES - {"Crashed"})
+    crash = "prefect.flow-run.Crashed"
+    assert all(retry.covers(event(crash, tries, "daily", ha.RETRIED)) for tries in range(ha.TRIES))
+    assert not retry.covers(event(crash, ha.TRIES, ha.RETRIED))
+    assert not retry.covers(event(crash, 1, "daily"))
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [("crash-silent-runs", "CRASHED"), ("crash-stuck-runs", "CRASHED"), ("retry-crashed", "SCHEDULED")],
+)
+def test_what_an_automation_does_is_a_change_of_the_runs_state(name: str, state: str) -> None:
+    [found] = [one for one in yaml.safe_load(ha.AUTOMATIONS.read_text()) if one["name"] == name]
+    [action] = [ChangeFlowRunState.model_validate(one) for one in found["actions"]]
+    assert action.state.value == state and not action.force
+
+
+def worker_settings() -> dict[str, dict[str, str]]:
+    """Where workers are declared -> their environment."""
+    compose = yaml.safe_load((ROOT / "infra/compose/docker-compose.yml").read_text())["services"]
+    found = {name: one["environment"] for name, one in compose.items() if name.startswith("worker-")}
+    for file in (ROOT / "infra/helm/values").glob("platform.*.yaml"):
+        found[file.name] = yaml.safe_load(file.read_text())["workers"]["env"]
+    declared = (ROOT / "infra/terraform/modules/platform/ecs.tf").read_text()
+    [block] = re.findall(r"^  flow_environment = merge\(\{\n(.*?)^  \}", declared, re.MULTILINE | re.DOTALL)
+    found["ecs.tf"] = dict(re.findall(r'^ +(\w+) += "(.*?)"', block, re.MULTILINE))
+    return found
+
+
+def test_workers_have_the_settings_that_the_automations_need_wherever_they_are_declared() -> None:
+    found = worker_settings()
+    assert {"worker-ingestion", "platform.qa.yaml", "platform.prod.yaml", "ecs.tf"} <= found.keys()
+    assert {where: {name: env.get(name) for name in ha.SETTINGS} for where, env in found.items()} == dict.fromkeys(
+        found, ha.SETTINGS
+    )
+
+
 def test_a_client_is_away_from_its_first_bad_answer_to_the_next_good_one() -> None:
     good = [Probe(at, True) for at in (1.0, 2.0, 5.5, 9.0)]
     bad = [Probe(at, False) for at in (3.0, 4.0, 8.0)]
@@ -127,13 +223,38 @@ def run(state: str, count: int = 1, *tags: str) -> dict[str, Any]:
         ([run("CRASHED", 3, ha.RETRIED)], None),
         ([run("CRASHED")], None),
         ([run("COMPLETED")], None),
+        ([run("FAILED")], "0: n is FAILED"),
+        ([run("FAILED", 1, ha.RETRIED)], "0: n is FAILED"),
+        ([run("CANCELLED")], "0: n is CANCELLED"),
     ],
 )
-def test_a_run_is_lost_that_is_gone_or_has_no_end_or_was_not_tried_again(
+def test_a_run_is_lost_that_is_gone_or_failed_or_has_no_end_or_was_not_tried_again(
     runs: list[dict[str, Any]], told: str | None
 ) -> None:
     trial = Trial(None, 1, 1.0, print, asked={0: ("1", 0.0)})  # type: ignore[arg-type]
     assert ha.lost(trial, runs) == ([told] if told else [])
+
+
+def test_a_failed_run_is_not_waited_for() -> None:
+    trial = Trial(None, 1, 1.0, print, asked={0: ("1", 0.0)})  # type: ignore[arg-type]
+    assert ha.under_way(trial, [run("FAILED")]) == []
+    assert ha.under_way(trial, [run("RUNNING")]) == ["0: n is RUNNING"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "twice", "told"),
+    [
+        ((), 0, ["No run was lost, failed or carried out twice."]),
+        (("0: n is Failed",), 0, ["1 RUNS WERE LOST OR FAILED:", "0: n is Failed"]),
+        ((), 2, ["2 RUNS WERE CARRIED OUT TWICE."]),
+    ],
+)
+def test_a_trial_is_good_if_nothing_is_lost_and_nothing_is_carried_out_twice(
+    lost: tuple[str, ...], twice: int, told: list[str]
+) -> None:
+    report = Report(3, {"Completed": 3}, lost, 0, 0, twice, (), 0.0, 0.0, 0.0, 0.0, {})
+    assert report.good == (not lost and not twice)
+    assert ha.table(report).splitlines()[-len(told) :] == told
 
 
 SLEEPER = """

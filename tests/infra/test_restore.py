@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psycopg
 import pytest
 
@@ -24,7 +25,7 @@ from tests.fake_prefect import FakePrefect
 if TYPE_CHECKING:
     from tests.postgres import PostgreSQL
 
-pytest_plugins = ["tests.postgres"]
+pytest_plugins = ["tests.postgres", "tests.flows.maintenance.s3"]
 
 POOLS = {"ingestion": "old-ingestion", "maintenance": "old-maintenance"}
 
@@ -48,6 +49,7 @@ class Old:
     inventory: inventory.Inventory
     history: Any
     running: str
+    cancelling: str
     overdue: str
 
 
@@ -73,6 +75,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
             for state in ("COMPLETED", "COMPLETED", "FAILED"):
                 run_of(api, trial.deployments["ingestion"], state)
             running = run_of(api, trial.deployments["ingestion"], "RUNNING")
+            cancelling = run_of(api, trial.deployments["ingestion"], "CANCELLING")
             overdue = run_of(api, trial.deployments["maintenance"])
             limit = api.request("POST", "/v2/concurrency_limits/", {"name": "lock", "limit": 2})["id"]
             api.patch(f"/v2/concurrency_limits/{limit}", {"active_slots": 2})
@@ -81,7 +84,8 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
         repository = folder / "repository"
         shutil.copytree(there.folder / "repository", repository)
         history = tool(there, "history", repository)
-        return Old(folder / "backups" / told.partition(":")[0], repository, held, history, running, overdue)
+        backup = folder / "backups" / told.partition(":")[0]
+        return Old(backup, repository, held, history, running, cancelling, overdue)
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +117,12 @@ def test_on_a_restored_platform_there_is_nothing_to_deploy(old: Old, fresh: Stac
 @pytest.mark.timeout(900)
 def test_what_was_under_way_is_crashed_and_slots_that_nobody_holds_are_freed(old: Old, fresh: Stack) -> None:
     with client_of(fresh) as api:
-        assert restore.settle(api, write=False)[-1] == "3 to settle; nothing was written. --write does it."
+        assert restore.settle(api, write=False)[-1] == "4 to settle; nothing was written. --write does it."
         assert api.get(f"/flow_runs/{old.running}")["state_type"] == "RUNNING"
-        assert restore.settle(api, write=True, skip_overdue=True)[-1] == "3 settled."
+        assert restore.settle(api, write=True, skip_overdue=True)[-1] == "4 settled."
         states = [one["name"] for one in api.get(f"/flow_run_states/?flow_run_id={old.running}")]
         assert "Crashed" in states
+        assert api.get(f"/flow_runs/{old.cancelling}")["state_type"] == "CANCELLED"
         assert api.get(f"/flow_runs/{old.overdue}")["state_type"] == "CANCELLED"
         assert api.get("/v2/concurrency_limits/lock")["active_slots"] == 0
 
@@ -167,10 +172,46 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(
     [
         ("postgresql+asyncpg://u:p@h:5432/prefect", "postgresql://u:p@h:5432/prefect"),
         ("postgres://u@h/prefect?sslmode=require", "postgresql://u@h/prefect?sslmode=require"),
+        ("postgresql+asyncpg://u@h/prefect?ssl=require", "postgresql://u@h/prefect?sslmode=require"),
+        ("postgresql+asyncpg://u@h/prefect?a=1&ssl=prefer", "postgresql://u@h/prefect?a=1&sslmode=prefer"),
     ],
 )
 def test_prefects_own_url_of_its_database_will_do(given: str, plain: str) -> None:
     assert restore.plain(given) == plain
+    assert restore.plain(restore.prefects(given)) == plain
+
+
+def test_prefect_gets_a_url_of_its_driver() -> None:
+    given = "postgresql://u:p@h/prefect?sslmode=require"
+    assert restore.prefects(given) == "postgresql+asyncpg://u:p@h/prefect?ssl=require"
+
+
+def test_the_url_that_terraform_makes_is_one_that_postgresqls_programs_understand(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    """`prefer`, because the tests' server has no certificate."""
+    url = postgresql.new_database().replace("postgresql:", "postgresql+asyncpg:", 1)
+    url += ("&" if "?" in url else "?") + "ssl=prefer"
+    assert restore.main(["backup", str(tmp_path), "--database", url, "--no-verify"]) == 0
+
+
+def test_a_backup_in_s3_is_restored_from_there(
+    postgresql: PostgreSQL, s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, empty = postgresql.new_database(), postgresql.new_database()
+    revision = sorted(restore.known_revisions())[0]
+    with psycopg.connect(old, autocommit=True) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num text)")
+        connection.execute("INSERT INTO alembic_version VALUES (%s)", [revision])
+    monkeypatch.setattr(restore, "migrate", lambda url: None)
+    assert restore.main(["backup", f"{s3}/prefect", "--database", old]) == 0
+    name = capsys.readouterr().out.partition(":")[0]
+    assert restore.main(["restore", f"{s3}/prefect/{name}", "--database", empty]) == 0
+    told = capsys.readouterr().out
+    assert "Restored: 1 tables, 1 rows." in told
+    assert "Start the API alone, then `settle`, then the services and the workers." in told
+    assert restore.main(["restore", f"{s3}/prefect/other.dump", "--database", empty]) == 1
+    assert "There is no file" in capsys.readouterr().err
 
 
 def test_nothing_is_settled_while_a_worker_is_alive(fake: FakePrefect) -> None:
@@ -179,6 +220,45 @@ def test_nothing_is_settled_while_a_worker_is_alive(fake: FakePrefect) -> None:
         api.request("POST", "/work_pools/pool/workers/heartbeat", {"name": "busy"})
         with pytest.raises(InvalidInput, match="The worker busy of pool is alive"):
             restore.settle(api, write=True)
+
+
+@pytest.fixture
+def deployment(fake: FakePrefect) -> Iterator[tuple[Client, str]]:
+    with Client(Api(url="http://fake/api"), transport=fake.transport) as api:
+        flow = api.request("POST", "/flows/", {"name": "nap"})["id"]
+        yield api, api.request("POST", "/deployments/", {"name": "nap", "flow_id": flow})["id"]
+
+
+def test_a_run_that_was_being_cancelled_ends_as_cancelled(deployment: tuple[Client, str]) -> None:
+    api, id = deployment
+    cancelling, running = run_of(api, id, "CANCELLING"), run_of(api, id, "RUNNING")
+    assert restore.settle(api, write=True)[-1] == "2 settled."
+    assert api.get(f"/flow_runs/{cancelling}")["state_type"] == "CANCELLED"
+    assert api.get(f"/flow_runs/{running}")["state_type"] == "CRASHED"
+
+
+class Rejecting(httpx.BaseTransport):
+    """The fake, which plays no rules, with an API's no to a change of state."""
+
+    def __init__(self, fake: FakePrefect) -> None:
+        self.fake = fake
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/set_state"):
+            details = {"type": "reject_details", "reason": "This run is already in state COMPLETED."}
+            return httpx.Response(200, json={"state": None, "status": "REJECT", "details": details})
+        return self.fake.transport.handle_request(request)
+
+
+def test_a_run_that_the_api_does_not_let_end_is_not_called_settled(
+    fake: FakePrefect, deployment: tuple[Client, str]
+) -> None:
+    run = run_of(*deployment, "RUNNING")
+    with (
+        Client(Api(url="http://fake/api"), transport=Rejecting(fake)) as api,
+        pytest.raises(InvalidInput, match=rf"{run}.* did not become Crashed: This run is already in state COMPLETED"),
+    ):
+        restore.settle(api, write=True)
 
 
 BEFORE: inventory.Inventory = {"deployments": {"a": "1", "b": "2"}, "flow runs": {"all": 5, "COMPLETED": 4}}

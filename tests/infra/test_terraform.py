@@ -326,6 +326,24 @@ def test_each_work_pool_of_the_environment_file_has_a_worker(prod: Plan) -> None
     assert len(prod.all("aws_ecs_service", 'service["worker-')) == len(pools)
 
 
+def test_workers_and_exporter_look_for_the_api_where_it_is_found_by_name(prod: Plan) -> None:
+    zone = prod.one("aws_service_discovery_private_dns_namespace").values["name"]
+    name = prod.one("aws_service_discovery_service", 'service["api"]').values["name"]
+    (port,) = container(prod, "api")["portMappings"]
+    clients = ["exporter", *(f"worker-{key}" for key in declared("prod")["work_pools"])]
+    assert {settings(prod, client)["PREFECT_API_URL"] for client in clients} == {
+        f"http://{name}.{zone}:{port['containerPort']}/api"
+    }
+    assert prod.one("aws_ecs_service", 'service["api"]').values["service_registries"]
+
+
+def test_the_ui_asks_the_api_at_the_address_that_the_load_balancer_has(prod: Plan) -> None:
+    (record,) = (found for found in prod.all("aws_route53_record") if found.values["type"] == "A")
+    address = f"https://{record.values['name']}/api"
+    assert record.values["name"] == "prefect.example.com"
+    assert {settings(prod, name)["PREFECT_SERVER_UI_API_URL"] for name in ("api", "services")} == {address}
+
+
 def test_two_replicas_of_the_api_run_without_the_services_and_one_task_of_services(prod: Plan) -> None:
     assert "--no-services" in container(prod, "api")["command"]
     assert prod.one("aws_ecs_service", '"api"').values["desired_count"] == 2
@@ -391,6 +409,61 @@ def test_a_lost_zone_takes_nothing_else_with_it(prod: Plan, qa: Plan) -> None:
 def test_data_has_no_way_to_the_internet(prod: Plan) -> None:
     assert not prod.one("aws_route_table", "network.aws_route_table.data").values.get("route")
     assert prod.one("aws_default_security_group").values.get("ingress") in (None, [])
+
+
+# -- Alarms
+
+PERCENT = ("CPUUtilization", "EngineCPUUtilization", "DatabaseMemoryUsagePercentage")
+BYTES = ("FreeStorageSpace", "FreeableMemory")
+
+
+def watched(plan: Plan) -> dict[str, set[str]]:
+    """A dimension of alarms -> the planned resources that it can name."""
+    redis = plan.one("aws_elasticache_replication_group").values
+    nodes = range(1, redis["num_cache_clusters"] + 1)
+    return {
+        "DBInstanceIdentifier": {plan.one("aws_db_instance").values["identifier"]},
+        "CacheClusterId": {f"{redis['replication_group_id']}-{node:03}" for node in nodes},
+        "ClusterName": {found.values["name"] for found in plan.all("aws_ecs_cluster")},
+        "ServiceName": {found.values["name"] for found in plan.all("aws_ecs_service")},
+        "LoadBalancer": {found.values["arn_suffix"] for found in plan.all("aws_lb")},
+        "TargetGroup": {found.values["arn_suffix"] for found in plan.all("aws_lb_target_group")},
+    }
+
+
+def test_every_alarm_watches_what_is_there_and_tells_the_topic(prod: Plan, qa: Plan) -> None:
+    for plan in (prod, qa):
+        there, seen = watched(plan), dict[str, set[str]]()
+        topic = plan.one("aws_sns_topic").values["arn"]
+        for alarm in plan.all("aws_cloudwatch_metric_alarm"):
+            assert alarm.values["alarm_actions"] == [topic], alarm.address
+            for dimension, name in alarm.values["dimensions"].items():
+                seen.setdefault(dimension, set()).add(name)
+        assert seen == {dimension: names for dimension, names in there.items() if names}
+        assert plan.one("aws_db_event_subscription").values["source_ids"] == list(there["DBInstanceIdentifier"])
+
+
+def test_an_alarms_threshold_is_one_that_can_be_reached(prod: Plan, qa: Plan) -> None:
+    for plan in (prod, qa):
+        alarms = [found.values for found in plan.all("aws_cloudwatch_metric_alarm")]
+        assert {alarm["metric_name"] for alarm in alarms} >= {*PERCENT, *BYTES}
+        disk = plan.one("aws_db_instance").values["allocated_storage"] * 2**30
+        for alarm in alarms:
+            name, above = alarm["metric_name"], alarm["comparison_operator"] == "GreaterThanThreshold"
+            assert alarm["threshold"] > 0, name
+            if name in PERCENT:
+                assert above and 1 <= alarm["threshold"] <= 100, name
+            if name in BYTES:
+                assert not above and 2**20 < alarm["threshold"] < disk, name
+
+
+def test_a_service_is_missed_as_soon_as_one_of_its_tasks_is(prod: Plan) -> None:
+    wanted = {found.values["name"]: found.values["desired_count"] for found in prod.all("aws_ecs_service")}
+    alarms = [found.values for found in prod.all("aws_cloudwatch_metric_alarm", "service-")]
+    assert {one["dimensions"]["ServiceName"]: one["threshold"] for one in alarms} == wanted
+    assert {(one["comparison_operator"], one["treat_missing_data"]) for one in alarms} == {
+        ("LessThanThreshold", "breaching")
+    }
 
 
 # -- EKS

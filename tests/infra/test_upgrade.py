@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +13,9 @@ import pytest
 from deployer.environment import Api
 from deployer.errors import InvalidInput, Refused, VerificationFailed
 from deployer.prefect_api import Client
+from infra.restore import restore
 from infra.upgrade import trial
+from infra.upgrade import upgrade as script
 from infra.upgrade.upgrade import upgrade
 from tests.fake_prefect import FakePrefect
 
@@ -95,6 +99,45 @@ def test_what_is_gone_after_a_step_stops_it_there(platform: Platform) -> None:
 def test_replicas_that_stayed_as_they_were_are_noticed(platform: Platform) -> None:
     with pytest.raises(VerificationFailed, match=f"still answers as Prefect {platform.present}"):
         platform.upgrade(NEXT)
+
+
+@pytest.fixture
+def api(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """What the script speaks to, with no database given."""
+    monkeypatch.delenv(restore.DATABASE, raising=False)
+    monkeypatch.setattr(restore, "client", lambda any_version: contextlib.nullcontext(platform.api))
+    monkeypatch.setattr(script, "version", lambda name: platform.present)
+    return platform.api
+
+
+@pytest.mark.usefixtures("api")
+def test_commands_beside_the_database_make_a_connection_to_it_needless(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    book = tmp_path / "book"
+    words = [
+        "--backup",
+        f"echo backup >> {book}; echo /backups/a.dump: 5 bytes",
+        "--migrate",
+        f"echo migrate >> {book}",
+    ]
+    assert script.main([*words, "--restart", f"echo api >> {book}"]) == 0
+    assert book.read_text().split() == ["backup", "migrate", "api"]
+    assert "backup: /backups/a.dump: 5 bytes" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("api")
+def test_a_backup_that_fails_stops_it_before_the_migration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--backup", "exit 3", "--migrate", f"touch {tmp_path / 'migrated'}", "--restart", "true"]
+    assert script.main(words) == 1
+    assert "`exit 3` ended with 3. Nothing was changed." in capsys.readouterr().err
+    assert not (tmp_path / "migrated").exists()
+
+
+@pytest.mark.usefixtures("api")
+def test_without_such_commands_the_database_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main(["--backup", "true", "--restart", "true"]) == 1
+    assert "Which database?" in capsys.readouterr().err
 
 
 @pytest.mark.stack
