@@ -15,6 +15,13 @@ for name in postgres-password warehouse-password redis-password grafana-password
         echo "$name: made"
     fi
 done
+if [ -s "$folder/aws-credentials" ]; then
+    echo "aws-credentials: kept"
+else
+    printf '# The key to the buckets; without one the workers take the machine'"'"'s role.\n# [default]\n# aws_access_key_id = \n# aws_secret_access_key = \n' >"$folder/aws-credentials"
+    chmod 444 "$folder/aws-credentials"
+    echo "aws-credentials: made, without a key; fill it in unless the machine has a role"
+fi
 for name in slack-webhook-url pagerduty-routing-key smtp-password tls-certificate tls-key; do
     [ -s "$folder/$name" ] || echo "$name: MISSING; write it, chmod 444 (the two of TLS in prod only; 'none' for a channel that you don't have)"
 done

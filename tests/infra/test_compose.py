@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from infra.images import entrypoint
+from infra.storage import results
 from tests.infra.tools import attempt, run, tool
 
 pytestmark = pytest.mark.infra
@@ -31,7 +33,7 @@ GIVEN = {
     "SECRETS": "/srv/prefect-platform",
     "PUBLIC_URL": "https://prefect-qa.example.com",
     "PUBLIC_HOST": "prefect.example.com",
-    "RESULT_STORAGE_BLOCK": "s3-bucket/results",
+    "RESULT_STORAGE_BLOCK": "remote-file-system/results",
 }
 ONCE = "migrate"
 PREFECTS = ("api", "services", "exporter", "worker-ingestion", "worker-analytics", "worker-maintenance")
@@ -159,7 +161,7 @@ def test_every_secret_that_a_setting_asks_for_is_mounted_where_it_looks(env: str
 
 def test_no_password_stands_in_what_docker_shows(env: str) -> None:
     for name, service in services(env).items():
-        shown = {k: v for k, v in service.get("environment", {}).items() if re.search("PASSWORD|AUTH|_URL", k)}
+        shown = {k: v for k, v in service.get("environment", {}).items() if v and re.search("PASSWORD|AUTH|_URL", k)}
         loose = {
             k: v for k, v in shown.items() if not k.endswith(("_FILE", "__FILE")) and "://:" in v.replace("{file:", "")
         }
@@ -184,9 +186,9 @@ def test_what_is_missing_is_named_and_is_what_the_example_leaves_empty(env: str)
 
 def test_the_examples_name_only_variables_that_the_files_read(env: str) -> None:
     texts = [(COMPOSE / f"docker-compose{part}.yml").read_text() for part in ("", f".{env}")]
-    read = {name for text in texts for name in re.findall(r"\$\{(\w+)", text)}
+    read = {name for text in texts for name in re.findall(r"\$\{(\w+)|^ +([A-Z_]+):(?: #.*)?$", text, flags=re.M)}
     told = set(re.findall(r"^(?:# )?([A-Z_]+)=", (COMPOSE / f".env.{env}.example").read_text(), flags=re.M))
-    assert told - read <= {"PREFECT_API_URL", "REPOSITORY_URL"}
+    assert told - {name for pair in read for name in pair} <= {"PREFECT_API_URL", "REPOSITORY_URL"}
 
 
 @pytest.mark.parametrize("env", ["qa", "prod"])
@@ -259,7 +261,45 @@ def test_dev_sees_the_commits_and_the_flows_of_the_checkout() -> None:
 def test_results_are_json_and_in_qa_and_prod_in_a_block(env: str) -> None:
     settings = services(env)["worker-ingestion"]["environment"]
     assert settings["PREFECT_RESULTS_DEFAULT_SERIALIZER"] == "json"
-    assert settings.get("PREFECT_DEFAULT_RESULT_STORAGE_BLOCK") == (None if env == "dev" else "s3-bucket/results")
+    assert settings.get("PREFECT_DEFAULT_RESULT_STORAGE_BLOCK") == (
+        None if env == "dev" else "remote-file-system/results"
+    )
+
+
+@pytest.mark.parametrize("env", ["qa", "prod"])
+def test_the_results_block_is_the_one_that_the_repositorys_tool_makes(env: str) -> None:
+    answer = compose(env, "config", "--quiet")
+    assert f"such as {results.KIND}/results" in answer.stderr
+    assert f"{results.KIND}/results" in (COMPOSE / f".env.{env}.example").read_text()
+    assert "infra/storage/results.py block s3://" in (COMPOSE / "README.md").read_text()
+
+
+@pytest.mark.parametrize("env", ["qa", "prod"])
+def test_the_workers_find_the_key_to_the_bucket_and_where_it_is(env: str) -> None:
+    place = {"AWS_DEFAULT_REGION": "eu-central-1", "AWS_ENDPOINT_URL": "https://minio.example.com"}
+    answer = compose(env, "config", "--format", "json", **GIVEN, **place)
+    found = json.loads(answer.stdout)["services"]
+    for worker in (service for name, service in found.items() if name.startswith("worker-")):
+        settings = worker["environment"]
+        assert {name: settings[name] for name in place} == place
+        assert settings["AWS_SHARED_CREDENTIALS_FILE"] in {one["target"] for one in worker["secrets"]}
+
+
+def test_the_file_for_the_buckets_key_reads_as_none_until_it_is_filled_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(str(COMPOSE / "secrets.sh"), tmp_path / "secrets")
+    file = tmp_path / "aws"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+
+    def profiles() -> Any:
+        return import_module("botocore.session").Session().full_config["profiles"]
+
+    file.write_text((tmp_path / "secrets/aws-credentials").read_text())
+    assert profiles() == {}
+    file.write_text(re.sub(r"(?m)^# (?=\[|aws_)", "", file.read_text()).replace(" = ", " = key"))
+    assert profiles() == {"default": {"aws_access_key_id": "key", "aws_secret_access_key": "key"}}
 
 
 # -- what runs in them
@@ -280,9 +320,10 @@ def test_the_secrets_are_made_once_and_can_be_read_by_the_containers_users(tmp_p
     made = {file.name: file.read_text() for file in folder.iterdir()}
     missing = set(re.findall(r"^([a-z-]+): MISSING", first, flags=re.M))
     assert set(made) | missing == set(rendered("prod")["secrets"]) and not set(made) & missing
-    assert all(len(text) == 48 for text in made.values()) and len(set(made.values())) == 5
+    passwords = [text for name, text in made.items() if name != "aws-credentials"]
+    assert all(len(text) == 48 for text in passwords) and len(set(passwords)) == 5
     assert folder.stat().st_mode & 0o777 == 0o700 and {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o444}
-    assert first.count("made") == 5 and run(str(COMPOSE / "secrets.sh"), folder).count("kept") == 5
+    assert first.count("made") == 6 and run(str(COMPOSE / "secrets.sh"), folder).count("kept") == 6
     assert {file.name: file.read_text() for file in folder.iterdir()} == made
 
 
