@@ -13,15 +13,20 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from bench.servers import postgresql_programs
 from infra.images import entrypoint
 from infra.storage import results
 from tests.infra.tools import attempt, run, tool
 
+if TYPE_CHECKING:
+    from tests.postgres import PostgreSQL
+
+pytest_plugins = ["tests.postgres"]
 pytestmark = pytest.mark.infra
 
 ROOT = Path(__file__).parents[2]
@@ -325,6 +330,32 @@ def test_the_secrets_are_made_once_and_can_be_read_by_the_containers_users(tmp_p
     assert folder.stat().st_mode & 0o777 == 0o700 and {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o444}
     assert first.count("made") == 6 and run(str(COMPOSE / "secrets.sh"), folder).count("kept") == 6
     assert {file.name: file.read_text() for file in folder.iterdir()} == made
+
+
+@pytest.mark.stack
+def test_the_warehouses_user_has_its_database_may_make_one_and_sees_no_other(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    import psycopg
+
+    (tmp_path / "password").write_text("its-own")
+    path = f"{postgresql_programs()}{os.pathsep}{os.environ['PATH']}"
+    server = {"PGHOST": "127.0.0.1", "PGPORT": str(postgresql.port), "PGPASSWORD": postgresql.password, "PATH": path}
+    image = {"POSTGRES_USER": "tester", "POSTGRES_DB": "postgres", "WAREHOUSE_PASSWORD_FILE": f"{tmp_path}/password"}
+    with psycopg.connect(postgresql.url(), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE prefect")
+        try:
+            subprocess.run(["sh", COMPOSE / "postgres/warehouse.sh"], env={**server, **image}, check=True)
+            its = f"postgresql://warehouse:its-own@127.0.0.1:{postgresql.port}"
+            with psycopg.connect(f"{its}/warehouse", autocommit=True) as connection:
+                connection.execute("CREATE TABLE price (close float)")
+                connection.execute("CREATE DATABASE scratch")  # as the flow database-backup does
+                connection.execute("DROP DATABASE scratch")
+            with pytest.raises(psycopg.OperationalError, match="permission denied"):
+                psycopg.connect(f"{its}/prefect")
+        finally:
+            for what in ("DATABASE warehouse", "DATABASE prefect", "ROLE warehouse"):
+                admin.execute(f"DROP {what}".encode())
 
 
 @pytest.fixture
