@@ -358,16 +358,26 @@ def test_the_warehouses_user_has_its_database_may_make_one_and_sees_no_other(
                 admin.execute(f"DROP {what}".encode())
 
 
+PG_DUMP = """#!/bin/sh
+for word; do case $word in --file=*) f=${word#--file=} ;; esac; done
+printf '%s' "${CONTENT-dump}" >>"$f"
+[ -z "${WAITS:-}" ] || { echo begun >"$WAITS"; read -r _ <"$WAITS"; }
+exit ${DUMP_FAILS:-0}
+"""
+PG_RESTORE = """#!/bin/sh
+[ "$1" = --list ] && [ "$(cat "$2")" = dump ]
+"""
+
+
 @pytest.fixture
 def backups(tmp_path: Path) -> Iterator[Path]:
-    """A folder for backups, and a `pg_dump` that writes what it is told, or breaks off half way."""
+    """A folder for backups, and a `pg_dump` that writes what it is told, waits if it is told to, or breaks off half way."""
     folder, tools = tmp_path / "backups", tmp_path / "tools"
     folder.mkdir()
     tools.mkdir()
-    (tools / "pg_dump").write_text(
-        '#!/bin/sh\nfor word; do f=${word#--file=}; done\nprintf half >"$f"; exit ${DUMP_FAILS:-0}\n'
-    )
-    (tools / "pg_dump").chmod(0o755)
+    for name, text in (("pg_dump", PG_DUMP), ("pg_restore", PG_RESTORE)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
     (tmp_path / "password").write_text("x")
     yield folder
     shutil.rmtree(folder)
@@ -395,6 +405,33 @@ def test_a_dump_that_breaks_off_never_counts_as_a_backup(backups: Path) -> None:
     assert backup(backups, "once", DUMP_FAILS="1").returncode == 1
     assert list(backups.glob("prefect-*")) == []
     assert backup(backups, "check").returncode == 1
+
+
+def test_a_dump_that_cannot_be_read_is_none_and_leaves_nothing(backups: Path) -> None:
+    assert backup(backups, "once", CONTENT="half").returncode == 1
+    assert list(backups.iterdir()) == []
+
+
+def test_two_backups_at_once_are_two_whole_ones(backups: Path) -> None:
+    gate = backups.parent / "gate"
+    os.mkfifo(gate)
+    command = ["bash", str(COMPOSE / "backup.sh"), "once"]
+    with subprocess.Popen(command, env=told(backups, WAITS=str(gate)), stdout=subprocess.DEVNULL) as first:
+        assert gate.read_text() == "begun\n"  # it has written, and not yet ended
+        assert backup(backups, "once").returncode == 0
+        aside = backups.parent / "second"
+        next(backups.glob("prefect-*")).rename(aside)  # should both have the name of one second
+        gate.write_text("go\n")
+        assert first.wait(30) == 0
+    assert [file.read_text() for file in (aside, *backups.iterdir())] == ["dump", "dump"]
+
+
+def test_the_part_of_a_dump_that_was_killed_goes_after_a_day(backups: Path) -> None:
+    for name, days in ((".part.killed", 3), (".part.running", 0)):
+        (backups / name).write_text("half")
+        os.utime(backups / name, (time.time() - days * 86400,) * 2)
+    assert backup(backups, "once").returncode == 0
+    assert [file.name for file in backups.glob(".part*")] == [".part.running"]
 
 
 def test_a_service_whose_dump_breaks_off_says_so_and_goes_on_without_a_backup(backups: Path) -> None:

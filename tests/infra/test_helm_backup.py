@@ -62,7 +62,15 @@ def test_prefects_own_url_becomes_one_that_postgresql_reads(tmp_path: Path) -> N
 @pytest.mark.parametrize("settings", [{"FAILS": "1"}, {"CONTENT": "half"}])
 def test_a_dump_that_broke_off_is_none(tmp_path: Path, settings: dict[str, str]) -> None:
     assert dump(tmp_path, **settings).returncode != 0
-    assert dumps(tmp_path) == []
+    assert dumps(tmp_path) == [] and not list(tmp_path.glob(".part*"))
+
+
+@pytest.mark.infra
+def test_a_dump_leaves_that_of_another_alone(tmp_path: Path) -> None:
+    (tmp_path / ".part").write_text("half")
+    (tmp_path / ".part.other").write_text("half")
+    assert dump(tmp_path).returncode == 0
+    assert {path.name for path in tmp_path.glob(".part*")} == {".part", ".part.other"} and len(dumps(tmp_path)) == 1
 
 
 @pytest.mark.infra
