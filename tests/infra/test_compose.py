@@ -310,6 +310,33 @@ def test_the_file_for_the_buckets_key_reads_as_none_until_it_is_filled_in(
 # -- what runs in them
 
 
+def redis(folder: Path, password: str) -> subprocess.CompletedProcess[str]:
+    """The service's own command, with a `redis-server` that shows the configuration it was given."""
+    (folder / "redis-server").write_text('#!/bin/sh\n[ "$*" = - ] && cat\n')
+    (folder / "redis-server").chmod(0o755)
+    (folder / "redis-password").write_text(password)
+    *words, script = (word.replace("$$", "$") for word in services("prod")["redis"]["command"])
+    environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    command = [*words, script.replace("/run/secrets", str(folder))]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_redis_asks_for_the_password_keeps_all_and_forgets_nothing(tmp_path: Path) -> None:
+    lines = redis(tmp_path, "a$b`c#d\n").stdout.splitlines()
+    assert {"requirepass a$b`c#d", "appendonly yes", "maxmemory-policy noeviction", "dir /data"} == set(lines)
+    assert "redis:/data" in [f"{m['source']}:{m['target']}" for m in services("prod")["redis"]["volumes"]]
+
+
+@pytest.mark.parametrize("password", ["", "two words", 'a"quote', "a'quote", "back\\slash", "two\nlines", "a\ttab"])
+def test_a_password_that_redis_would_print_is_refused_before_it_starts(tmp_path: Path, password: str) -> None:
+    answer = redis(tmp_path, password)
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert (
+        answer.stderr.startswith("redis: the secret redis-password is empty or has") and answer.stderr.count("\n") == 1
+    )
+    assert not password or password not in answer.stderr
+
+
 def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     key, certificate = tmp_path / "tls-key", tmp_path / "tls-certificate"
     names = ["-subj", "/CN=localhost", "-days", "2", "-keyout", key, "-out", certificate]
