@@ -4,6 +4,7 @@
 # The folder is for root alone; the files can be read by the containers' users, who only see them mounted.
 set -eu
 folder=${1:?name the folder, such as /srv/prefect-platform/qa}
+(umask 022 && mkdir -p "$(dirname "$folder")") # of several environments, with their env files: for all to enter
 umask 077
 mkdir -p "$folder"
 for name in postgres-password warehouse-password redis-password grafana-password prefect-api-password; do

@@ -149,6 +149,14 @@ def test_only_the_servers_and_the_backup_reach_the_storage_and_it_reaches_nothin
     assert set(services(env)["postgres"]["networks"]) == {"storage", "warehouse"}
 
 
+def test_what_automations_send_can_leave_from_the_services(env: str) -> None:
+    networks = rendered(env)["networks"]
+    assert [name for name in services(env)["services"]["networks"] if not networks[name].get("internal")] == [
+        "webhooks"
+    ]
+    assert [name for name, service in services(env).items() if "webhooks" in service["networks"]] == ["services"]
+
+
 # -- secrets
 
 
@@ -261,6 +269,12 @@ def test_dev_sees_the_commits_and_the_flows_of_the_checkout() -> None:
     assert mounts["/opt/flows/flows"]["source"] == f"{ROOT}/flows"
     assert mounts[f"{ROOT}/.git"]["source"] == f"{ROOT}/.git"
     assert mounts["/opt/flows/flows"]["read_only"]
+    for target in ("/opt/flows/flows", f"{ROOT}/.git"):  # a folder that is not there is an error, and not made by root
+        assert mounts[target]["bind"] == {"create_host_path": False}
+
+
+def test_metrics_bear_the_environments_plain_name(env: str) -> None:
+    assert services(env)["prometheus"]["environment"]["ENVIRONMENT"] == env
 
 
 def test_results_are_json_and_in_qa_and_prod_in_a_block(env: str) -> None:
@@ -347,14 +361,15 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
 
 
 def test_the_secrets_are_made_once_and_can_be_read_by_the_containers_users(tmp_path: Path) -> None:
-    folder = tmp_path / "secrets"
+    folder = tmp_path / "platform/prod"
     first = run(str(COMPOSE / "secrets.sh"), folder)
     made = {file.name: file.read_text() for file in folder.iterdir()}
     missing = set(re.findall(r"^([a-z-]+): MISSING", first, flags=re.M))
     assert set(made) | missing == set(rendered("prod")["secrets"]) and not set(made) & missing
     passwords = [text for name, text in made.items() if name != "aws-credentials"]
     assert all(len(text) == 48 for text in passwords) and len(set(passwords)) == 5
-    assert folder.stat().st_mode & 0o777 == 0o700 and {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o444}
+    assert (folder.parent.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o755, 0o700)
+    assert {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o444}
     assert first.count("made") == 6 and run(str(COMPOSE / "secrets.sh"), folder).count("kept") == 6
     assert {file.name: file.read_text() for file in folder.iterdir()} == made
 
