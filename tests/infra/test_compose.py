@@ -247,6 +247,80 @@ def test_what_two_apis_would_do_at_once_is_done_before_them(env: str) -> None:
     assert re.search(r"database upgrade --yes && exec python \S+/blocks.py", command)
 
 
+def wanted_of_servers() -> dict[str, str]:
+    """The settings that docs/high-availability.md asks of each API and of the services."""
+    text = (ROOT / "docs/high-availability.md").read_text()
+    return dict(re.findall(r"(?<=\s)(PREFECT_(?:SERVER|REDIS)_\w+)=(\S+)", text.split("## ")[1]))
+
+
+def test_the_servers_share_by_redis_what_they_have_to_share(env: str) -> None:
+    wanted = wanted_of_servers()
+    assert len(wanted) == 10
+    for name in ("api", "services"):
+        settings = services(env)[name]["environment"]
+        for key, value in wanted.items():
+            begin = value.removesuffix("...")
+            assert settings[key] == value or (begin != value and settings[key].startswith(begin)), (name, key)
+        urls = {key: value for key, value in settings.items() if value.startswith("redis:")}
+        assert len(urls) == 3 and all(":{file:/run/secrets/redis-password}@redis:6379/" in url for url in urls.values())
+        database = settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
+        assert database.endswith("prefect:{file:/run/secrets/postgres-password}@postgres:5432/prefect")
+
+
+def test_the_apis_run_no_services_and_the_services_run_alone(env: str) -> None:
+    api, background = (services(env)[name] for name in ("api", "services"))
+    assert api["command"] == ["prefect", "server", "start", "--host", "0.0.0.0", "--no-services"]
+    assert background["command"] == ["prefect", "server", "services", "start"]
+    assert background["deploy"].get("replicas", 1) == 1
+
+
+def test_workers_repeat_a_500_and_send_heartbeats(env: str) -> None:
+    for name in ("worker-ingestion", "worker-analytics", "worker-maintenance"):
+        settings = services(env)[name]["environment"]
+        assert settings["PREFECT_CLIENT_RETRY_EXTRA_CODES"] == "500"
+        assert settings["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+
+
+def volumes(service: Mapping[str, Any]) -> dict[str, str]:
+    """What lasts: the volume that is mounted at each place."""
+    return {m["target"]: m["source"] for m in service.get("volumes", []) if m["type"] == "volume"}
+
+
+def test_what_has_to_last_is_in_a_volume(env: str) -> None:
+    found = services(env)
+    backup_service = found["backup"]
+    folder = backup_service["environment"]["BACKUPS"]
+    assert volumes(backup_service)[folder] == "backups" and volumes(found["exporter"])["/backups"] == "backups"
+    assert volumes(found["postgres"]) == {"/var/lib/postgresql/data": "postgres"}
+    assert volumes(found["redis"]) == {"/data": "redis"}
+    results_folder = found["worker-ingestion"]["environment"]["PREFECT_LOCAL_STORAGE_PATH"]
+    assert all(volumes(one)[results_folder] == "results" for name, one in found.items() if name.startswith("worker-"))
+    for service in found.values():
+        held_in_memory = {place.split(":")[0] for place in service.get("tmpfs", [])}
+        assert not held_in_memory & volumes(service).keys()
+
+
+def test_the_first_start_makes_the_warehouse(env: str) -> None:
+    mounts = {m["target"]: m["source"] for m in services(env)["postgres"]["volumes"] if m["type"] == "bind"}
+    assert mounts == {"/docker-entrypoint-initdb.d/warehouse.sh": str(COMPOSE / "postgres/warehouse.sh")}
+
+
+def test_nginx_hands_on_to_a_port_of_the_stack_and_keeps_websockets() -> None:
+    text = re.sub(r"#.*", "", (COMPOSE / "nginx/nginx.conf").read_text())
+    (variable, name, port) = re.findall(r"set (\$\w+) http://([\w-]+):(\d+);", text)[0]
+    assert re.findall(r"proxy_pass (\S+);", text) == [variable]
+    found = services("prod")
+    assert f":{port}/" in found[name]["healthcheck"]["test"][-1]
+    assert found[name]["networks"].keys() & found["nginx"]["networks"].keys()
+    headers = dict(re.findall(r"proxy_set_header (\S+) (\S+);", text))
+    assert headers["Upgrade"] == "$http_upgrade" and headers["Connection"] == "$connection_upgrade"
+    assert "proxy_http_version 1.1;" in text and re.search(
+        r"map \$http_upgrade \$connection_upgrade {\s+default upgrade;", text
+    )
+    listening = set(re.findall(r"listen (\d+)", text))
+    assert {str(one["target"]) for one in found["nginx"]["ports"]} == listening
+
+
 def test_prod_has_two_apis_and_nothing_that_keeps_them_from_being_two() -> None:
     api = services("prod")["api"]
     assert api["deploy"]["replicas"] == 2
