@@ -579,7 +579,7 @@ def test_old_backups_go_after_a_new_one_and_never_before(backups: Path) -> None:
 
 def test_the_stand_ins_cover_every_public_image_but_grafanas(env: str) -> None:
     """So that `make compose-test` without a registry tries all that can be tried, and says what it left out."""
-    from scripts.engine import _targets
+    from scripts.docker_engine import _targets
 
     public = {name for name, service in services(env).items() if name not in (*PREFECTS, ONCE, "backup")}
     assert public - set(_targets()) == {"grafana"}
