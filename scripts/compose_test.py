@@ -1,6 +1,6 @@
 """Bring the Compose dev stack up for real: build the images, deploy the last commit, run flows in the pools' workers, take all down.
 
-Uses the Docker engine that runs; where none does, and this is root on Debian, starts one of its own (scripts/engine.py). What
+Uses the Docker engine that runs; where none does, and this is root on Debian, starts one of its own (scripts/docker_engine.py). What
 is tried is a scratch clone of the last commit. Images and wheels stay in .local/compose-test for the next time; nothing else does.
 """
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts import images  # noqa: E402
-from scripts.engine import Engine, NoEngine, engine  # noqa: E402
+from scripts.docker_engine import Engine, NoEngine, engine  # noqa: E402
 from scripts.images import Content, ImageError  # noqa: E402
 from scripts.infra_setup import find  # noqa: E402
 

@@ -37,6 +37,7 @@ LOCKS = (
     MAIN,
     Lock("infra/images/server.txt", ("pyproject.toml", "infra/images/server.in"), MAIN.path),
     Lock("infra/images/worker.txt", ("pyproject.toml", "flows/requirements.in", "infra/images/worker.in"), MAIN.path),
+    Lock("infra/images/build.txt", ("infra/images/build.in",)),
     Lock("infra/requirements.txt", ("infra/requirements.in",)),
     Lock("infra/upgrade/previous.txt", ("infra/upgrade/previous.in",)),
 )

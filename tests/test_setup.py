@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 LOCKS = ["requirements.txt", "infra/images/server.txt", "infra/images/worker.txt", "infra/requirements.txt"]
-LOCKS += ["infra/upgrade/previous.txt"]
+LOCKS += ["infra/images/build.txt", "infra/upgrade/previous.txt"]
 DECLARED = ["requirements.in", "flows/requirements.in", "infra/images/server.in", "infra/images/worker.in"]
 
 
@@ -84,6 +84,7 @@ def lock_copy(tmp_path: Path) -> Path:
     """The repository as far as scripts/lock.py is concerned, without a .venv."""
     for name in (
         "pyproject.toml",
+        "infra/images/build.in",
         "infra/requirements.in",
         "infra/upgrade/previous.in",
         "scripts/lock.py",

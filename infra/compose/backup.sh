@@ -10,13 +10,21 @@ newest() { find "$folder" -maxdepth 1 -name 'prefect-*.dump' | sort | tail -n 1;
 
 age() { echo $(($(date +%s) - $(stat -c %Y "$1"))); }
 
-# Whole or not at all: a dump that breaks off never gets its name. Chained by hand: in `if dump` bash does not stop at errors.
+# Whole or not at all: a dump that breaks off never gets its name, nor one that pg_restore cannot read. Each has a part of its own, as
+# `once` may run beside the loop; parts of a process that was killed go after a day. Chained by hand: in `if dump` bash does not
+# stop at errors.
 dump() {
-    local file part="$folder/.part"
+    local file part
+    part=$(mktemp "$folder/.part.XXXXXX") || return 1
     file="$folder/prefect-$(date -u +%Y%m%dT%H%M%SZ).dump"
-    PGPASSWORD=$(cat "$PASSWORD_FILE") pg_dump --format=custom --no-password --file="$part" &&
-        mv "$part" "$file" &&
+    if ! { PGPASSWORD=$(cat "$PASSWORD_FILE") pg_dump --format=custom --no-password --file="$part" &&
+        pg_restore --list "$part" >/dev/null; }; then
+        rm -f "$part"
+        return 1
+    fi
+    mv "$part" "$file" &&
         echo "$file: $(stat -c %s "$file") bytes" &&
+        find "$folder" -maxdepth 1 -name '.part*' -mtime +0 -delete &&
         find "$folder" -maxdepth 1 -name 'prefect-*.dump' ! -path "$file" -mtime "+$KEEP_DAYS" -print -delete
 }
 

@@ -11,15 +11,22 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from bench.servers import postgresql_programs
 from infra.images import entrypoint
+from infra.storage import results
 from tests.infra.tools import attempt, run, tool
 
+if TYPE_CHECKING:
+    from tests.postgres import PostgreSQL
+
+pytest_plugins = ["tests.postgres"]
 pytestmark = pytest.mark.infra
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +38,7 @@ GIVEN = {
     "SECRETS": "/srv/prefect-platform",
     "PUBLIC_URL": "https://prefect-qa.example.com",
     "PUBLIC_HOST": "prefect.example.com",
-    "RESULT_STORAGE_BLOCK": "s3-bucket/results",
+    "RESULT_STORAGE_BLOCK": "remote-file-system/results",
 }
 ONCE = "migrate"
 PREFECTS = ("api", "services", "exporter", "worker-ingestion", "worker-analytics", "worker-maintenance")
@@ -142,6 +149,14 @@ def test_only_the_servers_and_the_backup_reach_the_storage_and_it_reaches_nothin
     assert set(services(env)["postgres"]["networks"]) == {"storage", "warehouse"}
 
 
+def test_what_automations_send_can_leave_from_the_services(env: str) -> None:
+    networks = rendered(env)["networks"]
+    assert [name for name in services(env)["services"]["networks"] if not networks[name].get("internal")] == [
+        "webhooks"
+    ]
+    assert [name for name, service in services(env).items() if "webhooks" in service["networks"]] == ["services"]
+
+
 # -- secrets
 
 
@@ -159,7 +174,7 @@ def test_every_secret_that_a_setting_asks_for_is_mounted_where_it_looks(env: str
 
 def test_no_password_stands_in_what_docker_shows(env: str) -> None:
     for name, service in services(env).items():
-        shown = {k: v for k, v in service.get("environment", {}).items() if re.search("PASSWORD|AUTH|_URL", k)}
+        shown = {k: v for k, v in service.get("environment", {}).items() if v and re.search("PASSWORD|AUTH|_URL", k)}
         loose = {
             k: v for k, v in shown.items() if not k.endswith(("_FILE", "__FILE")) and "://:" in v.replace("{file:", "")
         }
@@ -184,9 +199,9 @@ def test_what_is_missing_is_named_and_is_what_the_example_leaves_empty(env: str)
 
 def test_the_examples_name_only_variables_that_the_files_read(env: str) -> None:
     texts = [(COMPOSE / f"docker-compose{part}.yml").read_text() for part in ("", f".{env}")]
-    read = {name for text in texts for name in re.findall(r"\$\{(\w+)", text)}
+    read = {name for text in texts for name in re.findall(r"\$\{(\w+)|^ +([A-Z_]+):(?: #.*)?$", text, flags=re.M)}
     told = set(re.findall(r"^(?:# )?([A-Z_]+)=", (COMPOSE / f".env.{env}.example").read_text(), flags=re.M))
-    assert told - read <= {"PREFECT_API_URL", "REPOSITORY_URL"}
+    assert told - {name for pair in read for name in pair} <= {"PREFECT_API_URL", "REPOSITORY_URL"}
 
 
 @pytest.mark.parametrize("env", ["qa", "prod"])
@@ -232,6 +247,80 @@ def test_what_two_apis_would_do_at_once_is_done_before_them(env: str) -> None:
     assert re.search(r"database upgrade --yes && exec python \S+/blocks.py", command)
 
 
+def wanted_of_servers() -> dict[str, str]:
+    """The settings that docs/high-availability.md asks of each API and of the services."""
+    text = (ROOT / "docs/high-availability.md").read_text()
+    return dict(re.findall(r"(?<=\s)(PREFECT_(?:SERVER|REDIS)_\w+)=(\S+)", text.split("## ")[1]))
+
+
+def test_the_servers_share_by_redis_what_they_have_to_share(env: str) -> None:
+    wanted = wanted_of_servers()
+    assert len(wanted) == 10
+    for name in ("api", "services"):
+        settings = services(env)[name]["environment"]
+        for key, value in wanted.items():
+            begin = value.removesuffix("...")
+            assert settings[key] == value or (begin != value and settings[key].startswith(begin)), (name, key)
+        urls = {key: value for key, value in settings.items() if value.startswith("redis:")}
+        assert len(urls) == 3 and all(":{file:/run/secrets/redis-password}@redis:6379/" in url for url in urls.values())
+        database = settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
+        assert database.endswith("prefect:{file:/run/secrets/postgres-password}@postgres:5432/prefect")
+
+
+def test_the_apis_run_no_services_and_the_services_run_alone(env: str) -> None:
+    api, background = (services(env)[name] for name in ("api", "services"))
+    assert api["command"] == ["prefect", "server", "start", "--host", "0.0.0.0", "--no-services"]
+    assert background["command"] == ["prefect", "server", "services", "start"]
+    assert background["deploy"].get("replicas", 1) == 1
+
+
+def test_workers_repeat_a_500_and_send_heartbeats(env: str) -> None:
+    for name in ("worker-ingestion", "worker-analytics", "worker-maintenance"):
+        settings = services(env)[name]["environment"]
+        assert settings["PREFECT_CLIENT_RETRY_EXTRA_CODES"] == "500"
+        assert settings["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+
+
+def volumes(service: Mapping[str, Any]) -> dict[str, str]:
+    """What lasts: the volume that is mounted at each place."""
+    return {m["target"]: m["source"] for m in service.get("volumes", []) if m["type"] == "volume"}
+
+
+def test_what_has_to_last_is_in_a_volume(env: str) -> None:
+    found = services(env)
+    backup_service = found["backup"]
+    folder = backup_service["environment"]["BACKUPS"]
+    assert volumes(backup_service)[folder] == "backups" and volumes(found["exporter"])["/backups"] == "backups"
+    assert volumes(found["postgres"]) == {"/var/lib/postgresql/data": "postgres"}
+    assert volumes(found["redis"]) == {"/data": "redis"}
+    results_folder = found["worker-ingestion"]["environment"]["PREFECT_LOCAL_STORAGE_PATH"]
+    assert all(volumes(one)[results_folder] == "results" for name, one in found.items() if name.startswith("worker-"))
+    for service in found.values():
+        held_in_memory = {place.split(":")[0] for place in service.get("tmpfs", [])}
+        assert not held_in_memory & volumes(service).keys()
+
+
+def test_the_first_start_makes_the_warehouse(env: str) -> None:
+    mounts = {m["target"]: m["source"] for m in services(env)["postgres"]["volumes"] if m["type"] == "bind"}
+    assert mounts == {"/docker-entrypoint-initdb.d/warehouse.sh": str(COMPOSE / "postgres/warehouse.sh")}
+
+
+def test_nginx_hands_on_to_a_port_of_the_stack_and_keeps_websockets() -> None:
+    text = re.sub(r"#.*", "", (COMPOSE / "nginx/nginx.conf").read_text())
+    (variable, name, port) = re.findall(r"set (\$\w+) http://([\w-]+):(\d+);", text)[0]
+    assert re.findall(r"proxy_pass (\S+);", text) == [variable]
+    found = services("prod")
+    assert f":{port}/" in found[name]["healthcheck"]["test"][-1]
+    assert found[name]["networks"].keys() & found["nginx"]["networks"].keys()
+    headers = dict(re.findall(r"proxy_set_header (\S+) (\S+);", text))
+    assert headers["Upgrade"] == "$http_upgrade" and headers["Connection"] == "$connection_upgrade"
+    assert "proxy_http_version 1.1;" in text and re.search(
+        r"map \$http_upgrade \$connection_upgrade {\s+default upgrade;", text
+    )
+    listening = set(re.findall(r"listen (\d+)", text))
+    assert {str(one["target"]) for one in found["nginx"]["ports"]} == listening
+
+
 def test_prod_has_two_apis_and_nothing_that_keeps_them_from_being_two() -> None:
     api = services("prod")["api"]
     assert api["deploy"]["replicas"] == 2
@@ -254,15 +343,86 @@ def test_dev_sees_the_commits_and_the_flows_of_the_checkout() -> None:
     assert mounts["/opt/flows/flows"]["source"] == f"{ROOT}/flows"
     assert mounts[f"{ROOT}/.git"]["source"] == f"{ROOT}/.git"
     assert mounts["/opt/flows/flows"]["read_only"]
+    for target in ("/opt/flows/flows", f"{ROOT}/.git"):  # a folder that is not there is an error, and not made by root
+        assert mounts[target]["bind"] == {"create_host_path": False}
+
+
+def test_metrics_bear_the_environments_plain_name(env: str) -> None:
+    assert services(env)["prometheus"]["environment"]["ENVIRONMENT"] == env
 
 
 def test_results_are_json_and_in_qa_and_prod_in_a_block(env: str) -> None:
     settings = services(env)["worker-ingestion"]["environment"]
     assert settings["PREFECT_RESULTS_DEFAULT_SERIALIZER"] == "json"
-    assert settings.get("PREFECT_DEFAULT_RESULT_STORAGE_BLOCK") == (None if env == "dev" else "s3-bucket/results")
+    assert settings.get("PREFECT_DEFAULT_RESULT_STORAGE_BLOCK") == (
+        None if env == "dev" else "remote-file-system/results"
+    )
+
+
+@pytest.mark.parametrize("env", ["qa", "prod"])
+def test_the_results_block_is_the_one_that_the_repositorys_tool_makes(env: str) -> None:
+    answer = compose(env, "config", "--quiet")
+    assert f"such as {results.KIND}/results" in answer.stderr
+    assert f"{results.KIND}/results" in (COMPOSE / f".env.{env}.example").read_text()
+    assert "infra/storage/results.py block s3://" in (COMPOSE / "README.md").read_text()
+
+
+@pytest.mark.parametrize("env", ["qa", "prod"])
+def test_the_workers_find_the_key_to_the_bucket_and_where_it_is(env: str) -> None:
+    place = {"AWS_DEFAULT_REGION": "eu-central-1", "AWS_ENDPOINT_URL": "https://minio.example.com"}
+    answer = compose(env, "config", "--format", "json", **GIVEN, **place)
+    found = json.loads(answer.stdout)["services"]
+    for worker in (service for name, service in found.items() if name.startswith("worker-")):
+        settings = worker["environment"]
+        assert {name: settings[name] for name in place} == place
+        assert settings["AWS_SHARED_CREDENTIALS_FILE"] in {one["target"] for one in worker["secrets"]}
+
+
+def test_the_file_for_the_buckets_key_reads_as_none_until_it_is_filled_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(str(COMPOSE / "secrets.sh"), tmp_path / "secrets")
+    file = tmp_path / "aws"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+
+    def profiles() -> Any:
+        return import_module("botocore.session").Session().full_config["profiles"]
+
+    file.write_text((tmp_path / "secrets/aws-credentials").read_text())
+    assert profiles() == {}
+    file.write_text(re.sub(r"(?m)^# (?=\[|aws_)", "", file.read_text()).replace(" = ", " = key"))
+    assert profiles() == {"default": {"aws_access_key_id": "key", "aws_secret_access_key": "key"}}
 
 
 # -- what runs in them
+
+
+def redis(folder: Path, password: str) -> subprocess.CompletedProcess[str]:
+    """The service's own command, with a `redis-server` that shows the configuration it was given."""
+    (folder / "redis-server").write_text('#!/bin/sh\n[ "$*" = - ] && cat\n')
+    (folder / "redis-server").chmod(0o755)
+    (folder / "redis-password").write_text(password)
+    *words, script = (word.replace("$$", "$") for word in services("prod")["redis"]["command"])
+    environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    command = [*words, script.replace("/run/secrets", str(folder))]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_redis_asks_for_the_password_keeps_all_and_forgets_nothing(tmp_path: Path) -> None:
+    lines = redis(tmp_path, "a$b`c#d\n").stdout.splitlines()
+    assert {"requirepass a$b`c#d", "appendonly yes", "maxmemory-policy noeviction", "dir /data"} == set(lines)
+    assert "redis:/data" in [f"{m['source']}:{m['target']}" for m in services("prod")["redis"]["volumes"]]
+
+
+@pytest.mark.parametrize("password", ["", "two words", 'a"quote', "a'quote", "back\\slash", "two\nlines", "a\ttab"])
+def test_a_password_that_redis_would_print_is_refused_before_it_starts(tmp_path: Path, password: str) -> None:
+    answer = redis(tmp_path, password)
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert (
+        answer.stderr.startswith("redis: the secret redis-password is empty or has") and answer.stderr.count("\n") == 1
+    )
+    assert not password or password not in answer.stderr
 
 
 def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
@@ -275,27 +435,65 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
 
 
 def test_the_secrets_are_made_once_and_can_be_read_by_the_containers_users(tmp_path: Path) -> None:
-    folder = tmp_path / "secrets"
+    folder = tmp_path / "platform/prod"
     first = run(str(COMPOSE / "secrets.sh"), folder)
     made = {file.name: file.read_text() for file in folder.iterdir()}
     missing = set(re.findall(r"^([a-z-]+): MISSING", first, flags=re.M))
     assert set(made) | missing == set(rendered("prod")["secrets"]) and not set(made) & missing
-    assert all(len(text) == 48 for text in made.values()) and len(set(made.values())) == 5
-    assert folder.stat().st_mode & 0o777 == 0o700 and {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o444}
-    assert first.count("made") == 5 and run(str(COMPOSE / "secrets.sh"), folder).count("kept") == 5
+    passwords = [text for name, text in made.items() if name != "aws-credentials"]
+    assert all(len(text) == 48 for text in passwords) and len(set(passwords)) == 5
+    assert (folder.parent.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o755, 0o700)
+    assert {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o444}
+    assert first.count("made") == 6 and run(str(COMPOSE / "secrets.sh"), folder).count("kept") == 6
     assert {file.name: file.read_text() for file in folder.iterdir()} == made
+
+
+@pytest.mark.stack
+def test_the_warehouses_user_has_its_database_may_make_one_and_sees_no_other(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    import psycopg
+
+    (tmp_path / "password").write_text("its-own")
+    path = f"{postgresql_programs()}{os.pathsep}{os.environ['PATH']}"
+    server = {"PGHOST": "127.0.0.1", "PGPORT": str(postgresql.port), "PGPASSWORD": postgresql.password, "PATH": path}
+    image = {"POSTGRES_USER": "tester", "POSTGRES_DB": "postgres", "WAREHOUSE_PASSWORD_FILE": f"{tmp_path}/password"}
+    with psycopg.connect(postgresql.url(), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE prefect")
+        try:
+            subprocess.run(["sh", COMPOSE / "postgres/warehouse.sh"], env={**server, **image}, check=True)
+            its = f"postgresql://warehouse:its-own@127.0.0.1:{postgresql.port}"
+            with psycopg.connect(f"{its}/warehouse", autocommit=True) as connection:
+                connection.execute("CREATE TABLE price (close float)")
+                connection.execute("CREATE DATABASE scratch")  # as the flow database-backup does
+                connection.execute("DROP DATABASE scratch")
+            with pytest.raises(psycopg.OperationalError, match="permission denied"):
+                psycopg.connect(f"{its}/prefect")
+        finally:
+            for what in ("DATABASE warehouse", "DATABASE prefect", "ROLE warehouse"):
+                admin.execute(f"DROP {what}".encode())
+
+
+PG_DUMP = """#!/bin/sh
+for word; do case $word in --file=*) f=${word#--file=} ;; esac; done
+printf '%s' "${CONTENT-dump}" >>"$f"
+[ -z "${WAITS:-}" ] || { echo begun >"$WAITS"; read -r _ <"$WAITS"; }
+exit ${DUMP_FAILS:-0}
+"""
+PG_RESTORE = """#!/bin/sh
+[ "$1" = --list ] && [ "$(cat "$2")" = dump ]
+"""
 
 
 @pytest.fixture
 def backups(tmp_path: Path) -> Iterator[Path]:
-    """A folder for backups, and a `pg_dump` that writes what it is told, or breaks off half way."""
+    """A folder for backups, and a `pg_dump` that writes what it is told, waits if it is told to, or breaks off half way."""
     folder, tools = tmp_path / "backups", tmp_path / "tools"
     folder.mkdir()
     tools.mkdir()
-    (tools / "pg_dump").write_text(
-        '#!/bin/sh\nfor word; do f=${word#--file=}; done\nprintf half >"$f"; exit ${DUMP_FAILS:-0}\n'
-    )
-    (tools / "pg_dump").chmod(0o755)
+    for name, text in (("pg_dump", PG_DUMP), ("pg_restore", PG_RESTORE)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
     (tmp_path / "password").write_text("x")
     yield folder
     shutil.rmtree(folder)
@@ -323,6 +521,33 @@ def test_a_dump_that_breaks_off_never_counts_as_a_backup(backups: Path) -> None:
     assert backup(backups, "once", DUMP_FAILS="1").returncode == 1
     assert list(backups.glob("prefect-*")) == []
     assert backup(backups, "check").returncode == 1
+
+
+def test_a_dump_that_cannot_be_read_is_none_and_leaves_nothing(backups: Path) -> None:
+    assert backup(backups, "once", CONTENT="half").returncode == 1
+    assert list(backups.iterdir()) == []
+
+
+def test_two_backups_at_once_are_two_whole_ones(backups: Path) -> None:
+    gate = backups.parent / "gate"
+    os.mkfifo(gate)
+    command = ["bash", str(COMPOSE / "backup.sh"), "once"]
+    with subprocess.Popen(command, env=told(backups, WAITS=str(gate)), stdout=subprocess.DEVNULL) as first:
+        assert gate.read_text() == "begun\n"  # it has written, and not yet ended
+        assert backup(backups, "once").returncode == 0
+        aside = backups.parent / "second"
+        next(backups.glob("prefect-*")).rename(aside)  # should both have the name of one second
+        gate.write_text("go\n")
+        assert first.wait(30) == 0
+    assert [file.read_text() for file in (aside, *backups.iterdir())] == ["dump", "dump"]
+
+
+def test_the_part_of_a_dump_that_was_killed_goes_after_a_day(backups: Path) -> None:
+    for name, days in ((".part.killed", 3), (".part.running", 0)):
+        (backups / name).write_text("half")
+        os.utime(backups / name, (time.time() - days * 86400,) * 2)
+    assert backup(backups, "once").returncode == 0
+    assert [file.name for file in backups.glob(".part*")] == [".part.running"]
 
 
 def test_a_service_whose_dump_breaks_off_says_so_and_goes_on_without_a_backup(backups: Path) -> None:
@@ -354,7 +579,7 @@ def test_old_backups_go_after_a_new_one_and_never_before(backups: Path) -> None:
 
 def test_the_stand_ins_cover_every_public_image_but_grafanas(env: str) -> None:
     """So that `make compose-test` without a registry tries all that can be tried, and says what it left out."""
-    from scripts.engine import _targets
+    from scripts.docker_engine import _targets
 
     public = {name for name, service in services(env).items() if name not in (*PREFECTS, ONCE, "backup")}
     assert public - set(_targets()) == {"grafana"}

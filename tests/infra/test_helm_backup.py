@@ -8,6 +8,7 @@ import subprocess
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -25,6 +26,7 @@ URL = "postgresql+asyncpg://prefect:secret@db:5432/prefect?ssl=require"
 # Stand-ins that write down what they were asked, and a dump.
 PG_DUMP = """#!/usr/bin/env bash
 printf '%s\\n' "$@" >"$ASKED"
+printf '%s' "${PGPASSWORD-}" >"$ASKED.password"
 for word in "$@"; do case $word in --file=*) echo "${CONTENT-dump}" >"${word#--file=}" ;; esac; done
 exit "${FAILS:-0}"
 """
@@ -42,7 +44,7 @@ def dump(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     path = f"{programs}:{os.environ['PATH']}"
     own = {"PATH": path, "ASKED": str(folder / "asked"), "FOLDER": str(folder), "KEEP": "2"}
     url = folder / "url"
-    url.write_text(URL)
+    url.write_text(settings.pop("URL", URL))
     own |= {"DATABASE_URL_FILE": str(url)}
     return subprocess.run(["bash", FILES / "dump.sh"], env={**own, **settings}, capture_output=True, text=True)
 
@@ -55,14 +57,38 @@ def dumps(folder: Path) -> list[str]:
 def test_prefects_own_url_becomes_one_that_postgresql_reads(tmp_path: Path) -> None:
     assert dump(tmp_path).returncode == 0
     asked = (tmp_path / "asked").read_text().split()
-    assert "--dbname=postgresql://prefect:secret@db:5432/prefect?sslmode=require" in asked and "--no-password" in asked
+    assert "--dbname=postgresql://prefect@db:5432/prefect?sslmode=require" in asked and "--no-password" in asked
+
+
+@pytest.mark.infra
+@pytest.mark.parametrize("password", ["secret", r"p@s/s:%20\x41\n'$(id) ", "%"])
+def test_the_password_stands_in_no_command(tmp_path: Path, password: str) -> None:
+    url = f"postgresql+asyncpg://prefect:{quote(password, safe='')}@db/prefect"
+    assert dump(tmp_path, URL=url).returncode == 0
+    assert "--dbname=postgresql://prefect@db/prefect" in (tmp_path / "asked").read_text().splitlines()
+    assert (tmp_path / "asked.password").read_text() == password
+
+
+@pytest.mark.infra
+def test_a_url_without_a_password_stays_as_it_is(tmp_path: Path) -> None:
+    assert dump(tmp_path, URL="postgresql://prefect@db:5432/prefect").returncode == 0
+    assert "--dbname=postgresql://prefect@db:5432/prefect" in (tmp_path / "asked").read_text().split()
+    assert (tmp_path / "asked.password").read_text() == ""
 
 
 @pytest.mark.infra
 @pytest.mark.parametrize("settings", [{"FAILS": "1"}, {"CONTENT": "half"}])
 def test_a_dump_that_broke_off_is_none(tmp_path: Path, settings: dict[str, str]) -> None:
     assert dump(tmp_path, **settings).returncode != 0
-    assert dumps(tmp_path) == []
+    assert dumps(tmp_path) == [] and not list(tmp_path.glob(".part*"))
+
+
+@pytest.mark.infra
+def test_a_dump_leaves_that_of_another_alone(tmp_path: Path) -> None:
+    (tmp_path / ".part").write_text("half")
+    (tmp_path / ".part.other").write_text("half")
+    assert dump(tmp_path).returncode == 0
+    assert {path.name for path in tmp_path.glob(".part*")} == {".part", ".part.other"} and len(dumps(tmp_path)) == 1
 
 
 @pytest.mark.infra
