@@ -251,8 +251,15 @@ def release(newest: Release | None, live: Release | None, owned: int, environmen
         seen = f"release {newest.number} ended as {newest.result}; live before it was {_release(live)}"
         if newest.result == "started":
             seen = f"release {newest.number} has started and not ended; live before it was {_release(live)}"
-        return warning("release", seen, f"unless a deploy is at work: deploy.py apply --env {environment}, or rollback")
+        return warning("release", seen, f"unless a deploy is at work: {_again(newest, environment)}")
     return ok("release", f"{_release(newest)} is live")
+
+
+def _again(newest: Release, environment: str) -> str:
+    """A plain apply would deploy HEAD: after a rollback that is what was taken back."""
+    if newest.restores:
+        return f"deploy.py rollback --env {environment} --to {newest.restores} --reason ..."
+    return f"deploy.py apply --env {environment} --ref {newest.commit[:12]}, or rollback"
 
 
 def _release(found: Release | None) -> str:
@@ -270,7 +277,11 @@ def code(live: Release | None, deployed: Sequence[Deployed], source: Source, env
     other = [d for d in active if d.version != live.commit]
     if other:
         seen = f"{count(len(other), 'deployment')} of {len(active)} name another commit than {_release(live)}: {names(other)}"
-        return problem("code", seen, f"deploy.py drift --env {environment}, then apply")
+        return problem(
+            "code",
+            seen,
+            f"deploy.py drift --env {environment}, then apply --env {environment} --ref {live.commit[:12]}",
+        )
     if source.strategy == "local":
         seen = f"runs import whatever lies in {source.directory} when they start: it is pinned to no commit"
         return warning("code", seen, "source.strategy git, cached or image pins it")

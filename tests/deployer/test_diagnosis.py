@@ -145,7 +145,7 @@ def test_leases_in_the_servers_memory_are_told_in_production() -> None:
 def test_deployments_of_another_commit_than_the_live_one_are_stale() -> None:
     found = diagnosis.code(release(), [deployed(), deployed(name="old/old", version=B)], GIT, "dev")
     assert found.state == "problem" and "1 deployment of 2" in found.seen and "old/old" in found.seen
-    assert "drift --env dev" in found.fix
+    assert found.fix == f"deploy.py drift --env dev, then apply --env dev --ref {A[:12]}"
     retired = deployed(version=B, retired=True)
     assert diagnosis.code(release(), [deployed(), retired], GIT, "dev").state == "ok"
 
@@ -175,6 +175,14 @@ def test_the_newest_release_should_have_succeeded(
 ) -> None:
     found = diagnosis.release(newest, live, owned, "dev")
     assert found.state == state and said in found.seen
+
+
+def test_no_advice_brings_back_what_was_rolled_back() -> None:
+    """HEAD may be what was taken back: an apply without a ref would deploy it."""
+    failed = diagnosis.release(release(8, "failed", commit=B), release(), 2, "dev")
+    assert failed.fix == f"unless a deploy is at work: deploy.py apply --env dev --ref {B[:12]}, or rollback"
+    back = diagnosis.release(release(9, "failed", restores=6), release(), 2, "dev")
+    assert back.fix == "unless a deploy is at work: deploy.py rollback --env dev --to 6 --reason ..."
 
 
 # -- pools

@@ -250,6 +250,17 @@ def test_a_deployment_put_back_by_hand_is_stale_code(well: Command) -> None:
     assert found["state"] == "problem" and "hello/hello" in found["seen"]
 
 
+def test_after_a_rollback_the_advice_keeps_what_it_put_back(well: Command) -> None:
+    well.change(parameters={"name": "moon"})
+    well.apply()
+    well.done("rollback", "--env", "dev", "--reason", "moon is bad")
+    tell(well, "PATCH", f"/deployments/{well.live()['hello']['id']}", {"version": "by hand"})
+    advice = look(well)["code"]["fix"].partition(", then ")[2]
+    well.done(*advice.split())
+    assert well.live()["hello"]["parameters"] != {"name": "moon"}
+    assert look(well, code=Exit.DONE)["code"]["state"] == "ok"
+
+
 def test_a_previews_deployments_are_not_the_environments(well: Command) -> None:
     well.change(parameters={"name": "moon"})
     well.apply("dev", "--preview", "pr-1")
