@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployer import doctor, project
+from deployer import doctor, project, revision
 from deployer.diagnosis import STATES, Finding
 from deployer.environment import Environment
 from deployer.errors import Exit
@@ -384,6 +385,38 @@ def test_this_machines_own_credentials_are_tried_only_when_asked_for(
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
     assert Repository(command.repo.path).fetches(private, "a" * 40, None, ambient=ambient)
     assert (tmp_path / "asked").exists() == ambient
+
+
+def test_a_remote_that_never_answers_leaves_no_process_behind(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git's child has the token in its environment."""
+    over, before = threading.Event(), []
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            before.append(processes())
+            over.wait(60)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.setattr(revision, "PATIENCE", 2.0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/shop.git"
+        try:
+            said = Repository(command.repo.path).fetches(url, "a" * 40, None, ambient=False)
+            after = processes()
+        finally:
+            over.set()
+            server.shutdown()
+    assert said == "no answer within 2 s"
+    assert url in before[0] and url not in after
+
+
+def processes() -> str:
+    return subprocess.run(["ps", "-axww", "-o", "args="], capture_output=True, text=True, check=True).stdout
 
 
 def test_an_entrypoint_that_is_not_there_is_named_with_its_line(command: Command) -> None:
