@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from shlex import quote
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -251,8 +252,15 @@ def release(newest: Release | None, live: Release | None, owned: int, environmen
         seen = f"release {newest.number} ended as {newest.result}; live before it was {_release(live)}"
         if newest.result == "started":
             seen = f"release {newest.number} has started and not ended; live before it was {_release(live)}"
-        return warning("release", seen, f"unless a deploy is at work: deploy.py apply --env {environment}, or rollback")
+        return warning("release", seen, f"unless a deploy is at work: {_again(newest, environment)}")
     return ok("release", f"{_release(newest)} is live")
+
+
+def _again(newest: Release, environment: str) -> str:
+    """A plain apply would deploy HEAD: after a rollback that is what was taken back."""
+    if newest.restores:
+        return f"deploy.py rollback --env {environment} --to {newest.restores} --reason ..."
+    return f"deploy.py apply --env {environment} --ref {newest.commit[:12]}, or rollback"
 
 
 def _release(found: Release | None) -> str:
@@ -270,7 +278,11 @@ def code(live: Release | None, deployed: Sequence[Deployed], source: Source, env
     other = [d for d in active if d.version != live.commit]
     if other:
         seen = f"{count(len(other), 'deployment')} of {len(active)} name another commit than {_release(live)}: {names(other)}"
-        return problem("code", seen, f"deploy.py drift --env {environment}, then apply")
+        return problem(
+            "code",
+            seen,
+            f"deploy.py drift --env {environment}, then apply --env {environment} --ref {live.commit[:12]}",
+        )
     if source.strategy == "local":
         seen = f"runs import whatever lies in {source.directory} when they start: it is pinned to no commit"
         return warning("code", seen, "source.strategy git, cached or image pins it")
@@ -306,7 +318,7 @@ FOREMAN = timedelta(minutes=1)
 
 
 def pool(name: str, kind: str, found: Pool | None, at: datetime, environment: str) -> Finding:
-    check, start = f"pool {name}", f"prefect worker start --pool {name} --type {kind}"
+    check, start = f"pool {name}", _worker(name, kind)
     if found is None:
         return problem(check, "there is no such pool", f"deploy.py apply --env {environment}")
     if found.type != kind:
@@ -314,7 +326,7 @@ def pool(name: str, kind: str, found: Pool | None, at: datetime, environment: st
         return problem(check, seen, "Prefect cannot change a pool's type: delete the pool, then apply")
     heard = f"heard {_ago(at, found.heartbeat)}" if found.heartbeat else "no worker has ever called"
     if found.paused:
-        return warning(check, f"paused: nothing of it starts ({heard})", f"prefect work-pool resume {name}")
+        return warning(check, f"paused: nothing of it starts ({heard})", _resume_pool(name))
     if not found.needs_worker:
         return ok(check, "needs no worker")
     if not found.hears(at):
@@ -332,12 +344,27 @@ def queues(pools: Iterable[Pool]) -> list[Finding]:
         warning(
             f"queue {pool.name}/{queue.name}",
             "paused: nothing of it starts",
-            f"prefect work-queue resume {queue.name} --pool {pool.name}",
+            _resume_queue(pool, queue),
         )
         for pool in pools
         for queue in pool.queues
         if queue.paused
     ]
+
+
+# What people paste into a shell: names come from the server, where others choose them.
+
+
+def _worker(pool: str, kind: str) -> str:
+    return f"prefect worker start --pool {quote(pool)} --type {quote(kind)}"
+
+
+def _resume_pool(name: str) -> str:
+    return f"prefect work-pool resume {quote(name)}"
+
+
+def _resume_queue(pool: Pool, queue: Queue) -> str:
+    return f"prefect work-queue resume {quote(queue.name)} --pool {quote(pool.name)}"
 
 
 # -- what runs
@@ -409,10 +436,10 @@ def _reason(run: Run, deployment: Deployed, pools: Mapping[str, Pool], at: datet
 
 def _paused(pool: Pool, queue: Queue | None) -> Reason | None:
     if pool.paused:
-        return Reason("problem", f"the pool {pool.name} is paused", f"prefect work-pool resume {pool.name}")
+        return Reason("problem", f"the pool {pool.name} is paused", _resume_pool(pool.name))
     if queue and queue.paused:
         why = f"the queue {pool.name}/{queue.name} is paused"
-        return Reason("problem", why, f"prefect work-queue resume {queue.name} --pool {pool.name}")
+        return Reason("problem", why, _resume_queue(pool, queue))
     return None
 
 
@@ -421,14 +448,14 @@ POLLED = timedelta(minutes=1)
 
 
 def _alone(pool: Pool, queue: Queue | None, at: datetime) -> Reason | None:
-    start = f"prefect worker start --pool {pool.name} --type {pool.type}"
+    start = _worker(pool.name, pool.type)
     if not pool.needs_worker:
         return None
     if not pool.hears(at):
         return Reason("problem", f"the pool {pool.name} has no worker", start)
     if queue and (queue.polled is None or at - queue.polled > POLLED):
         why = f"no worker asks the queue {pool.name}/{queue.name} for runs"
-        return Reason("problem", why, f"{start} --work-queue {queue.name}")
+        return Reason("problem", why, f"{start} --work-queue {quote(queue.name)}")
     return None
 
 
@@ -454,6 +481,10 @@ def _slots(run: Run, deployment: Deployed, pool: Pool, queue: Queue | None) -> R
     return None
 
 
+RAISE = "raise it in the repository and deploy; if it is higher there, it was changed by hand: deploy.py drift"
+"""Every limit that is looked at is one that the repository declares."""
+
+
 def limits(found: Sequence[Limit], idle: Collection[str], shown: Mapping[str, str]) -> list[Finding]:
     """`idle`: the names of full limits that no running run can hold. `shown`: name -> whose it is."""
     stuck = [x for x in found if x.full and x.name in idle]
@@ -462,14 +493,11 @@ def limits(found: Sequence[Limit], idle: Collection[str], shown: Mapping[str, st
         problem(
             "limits",
             f"{shown.get(x.name, x.name)}: {x.active} of {x.limit} taken, and nothing runs that could hold it: a dead run's lock",
-            f"its lease ends within five minutes; if it does not: prefect gcl update {x.name} --active-slots 0",
+            f"its lease ends within five minutes; if it does not: prefect gcl update {quote(x.name)} --active-slots 0",
         )
         for x in stuck
     ]
-    lines += [
-        warning("limits", f"{shown.get(x.name, x.name)}: 0 lets nothing through", f"prefect gcl update {x.name} -l 1")
-        for x in closed
-    ]
+    lines += [warning("limits", f"{shown.get(x.name, x.name)}: 0 lets nothing through", RAISE) for x in closed]
     full = [x for x in found if x.full and x not in stuck]
     seen = f"{count(len(found), 'limit')}, none held by a dead run" if found else "none declared"
     return lines or [

@@ -29,6 +29,10 @@ LATE = timedelta(seconds=60)
 """A worker asks for runs every 15 seconds, and the server calls them late after as many."""
 
 
+ODD = (AttributeError, LookupError, TypeError, ValueError)
+"""What comes of an answer in another form: null or a number where a text was, a text where a mapping was."""
+
+
 def examine(
     environment: Environment, repository: Repository, variables: Mapping[str, str], client: Client | None = None
 ) -> list[Finding]:
@@ -69,7 +73,7 @@ class Visit:
             return [unchecked(check, str(error))]
         except DeployError as error:
             return [unchecked(check, str(error))]
-        except (KeyError, TypeError, ValueError) as error:  # a server of another version
+        except ODD as error:  # a server of another version
             return [
                 unchecked(check, f"the server answers in another form than expected ({type(error).__name__}: {error})")
             ]
@@ -144,8 +148,10 @@ class Visit:
 
     def key(self) -> list[Finding]:
         given = bool(self.environment.api.key or self.environment.api.auth_string)
-        with suppress(DeployError, KeyError, TypeError):
+        with suppress(DeployError, *ODD):
             return [diagnosis.key(given, self.server, self.production)]
+        if not given:
+            return [unchecked("key", "none is given, and the server does not show whether it asks for one")]
         return [diagnosis.key(given, None, self.production)]
 
     def settings(self) -> list[Finding]:
@@ -161,9 +167,10 @@ class Visit:
     def last(self) -> list[Finding]:
         """What all the other answers show besides."""
         calls = self.client.calls
+        seen = self.client.ahead is not None
         ahead = (self.client.now() - datetime.now(UTC)).total_seconds()
         return [
-            diagnosis.clock(ahead),
+            diagnosis.clock(ahead) if seen else unchecked("clock", "no answer tells the server's time (Date)"),
             diagnosis.answers(calls.faults, sum(calls.by_endpoint.values()), self.kind),
         ]
 

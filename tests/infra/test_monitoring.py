@@ -52,7 +52,7 @@ WORDS = {
     "inf",
     "nan",
 }
-OF_PROMETHEUS = {"up": {"job", "instance"}}
+OF_PROMETHEUS = {"up": {"job", "instance"}, "alertmanager_notifications_failed_total": {"integration", "reason"}}
 OF_TARGETS = {"job", "instance", "environment"}
 
 infra = pytest.mark.infra
@@ -284,6 +284,18 @@ def test_what_the_alerts_page_links_to_is_there() -> None:
 
 
 # -- who hears of it
+
+
+@infra
+def test_that_a_channel_fails_is_told_by_two_and_never_silenced() -> None:
+    path = HOME / "alertmanager/alertmanager.yml"
+    words = ("severity=warning", "environment=prod", "alertname=AlertsUndelivered")
+    assert run("amtool", "config", "routes", "test", f"--config.file={path}", *words).strip() == "email,slack"
+    targets = [
+        matcher for rule in yaml.safe_load(path.read_text())["inhibit_rules"] for matcher in rule["target_matchers"]
+    ]
+    named = [re.search('alertname=~?"(.*)"', matcher) for matcher in targets]
+    assert not any(found and re.fullmatch(found[1], "AlertsUndelivered") for found in named)
 
 
 @infra
