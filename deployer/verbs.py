@@ -66,7 +66,8 @@ class Call:
 
     @contextmanager
     def site(self, name: str, preview: str | None = None) -> Iterator[Site]:
-        with prepare.open_site(self.environment(name), preview) as site:
+        names = self.tree.environment_names()
+        with prepare.open_site(self.environment(name), preview, names=names) as site:
             try:
                 yield site
             finally:
