@@ -154,8 +154,9 @@ def plan(call: Call) -> Exit:
     ):
         _say_before(call, prepared)
         found = prepared.plan
+        told = render.unbuilt(found) if words.unmerged else found
         call.console.result(
-            lambda: render.plan_text(found), lambda: render.plan_markdown(found), lambda: render.plan_data(found)
+            lambda: render.plan_text(told), lambda: render.plan_markdown(told), lambda: render.plan_data(found)
         )
         _say_plan(call, found)
         if words.out:
