@@ -34,6 +34,8 @@ PREVIEWED = "dev"
 """The environment that pull requests are planned against, and that previews live in."""
 PREVIEW = "preview"
 SETTABLE = ("PREFECT_API_URL", "PREFECT_UI_URL", "PREFECT_API_OPEN", "REPOSITORY_URL")
+REPLAN = "REPLAN"
+"""Where it is `true`, a plan that the live state has moved away from is planned anew. An approval is for one plan."""
 MOST_REVIEWERS = 6
 MOST_APPROVALS = 6
 TRIES = 5
@@ -79,6 +81,8 @@ class Target:
     needed: tuple[str, ...]
     variables: Mapping[str, str]
     guarded: bool = False
+    replan: bool = False
+    """May a plan be made anew when it is applied? Not where somebody reviews it."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def _pair(each: Environment, default_branch: str, options: Options) -> list[Targ
     given = options.variables.get(each.name, {})
     planning = own | {PULL_REQUESTS} if each.name == PREVIEWED else own
     guarded = each.mode == "production" or each.name in options.guarded
-    deploy = Target(each.name, each.name, own, *rest, given, guarded)
+    deploy = Target(each.name, each.name, own, *rest, given, guarded, replan=not guarded)
     return [deploy, Target(f"{each.name}-plan", each.name, planning, *rest, given)]
 
 
@@ -520,7 +524,10 @@ def _about_policies(path: str, target: Target, live: Live) -> Iterator[Change]:
 
 def _about_variables(path: str, target: Target, live: Live) -> Iterator[Change]:
     there = live.variables.get(target.name, {})
-    for name, value in sorted(target.variables.items()):
+    replan = {REPLAN: "true"} if target.replan and not live.reviewers_of(target.name) else {}
+    if REPLAN in there and not replan:
+        yield Change("-", f"{target.name}: variable {REPLAN}", "DELETE", f"{path}/{REPLAN}")
+    for name, value in sorted({**target.variables, **replan}.items()):
         what, body = f"{target.name}: variable {name} = {value}", {"name": name, "value": value}
         if name not in there:
             yield Change("+", what, "POST", path, body)
