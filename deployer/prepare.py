@@ -395,7 +395,8 @@ def _check_job_variables(client: Client, wanted: list[Resource], live: Mapping[K
         pool, given = resource.fields["work_pool"], resource.fields["job_variables"]
         if given and not templates.get(pool):
             templates[pool] = _template(client, pools.get(pool), live.get(("work_pool", pool)))
-        problems += [f"{resource.name}: {why}" for _, why in template.unfit(pool, templates.get(pool, {}), given)]
+        found = template.unfit(pool, templates.get(pool, {}), given, live=True)  # a declared one is judged by now
+        problems += [f"{resource.name}: {why}" for _, why in found]
     if problems:
         raise InvalidInput(f"{' '.join(problems)} Nothing was touched.")
 
