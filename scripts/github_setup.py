@@ -555,7 +555,7 @@ def _sorted(ruleset: Body) -> dict[str, Any]:
 
 def stricter(wanted: Body, there: Body) -> dict[str, Any]:
     """Of each setting the stricter one: a ruleset is never loosened, and what is in it besides stays."""
-    known = {rule["type"]: rule for rule in there.get("rules", [])}
+    known = {rule["type"]: rule for rule in there.get("rules") or []}
     rules = [_rule(rule, known.pop(rule["type"], {})) for rule in wanted["rules"]]
     refs = (there.get("conditions") or {}).get("ref_name") or {}
     kept = {key: there[key] for key in ("bypass_actors",) if there.get(key)}
@@ -577,11 +577,20 @@ def _rule(wanted: Body, there: Body) -> dict[str, Any]:
 def _stricter_value(wanted: Any, there: Any) -> Any:
     """Numbers are approvals, lists are checks, and what is on asks for more than what is off."""
     if isinstance(wanted, list):
-        given = {check["context"]: check for check in there or []}
-        return list(
-            {**given, **{each["context"]: {**given.get(each["context"], {}), **each} for each in wanted}}.values()
-        )
+        return _checks(wanted, there or [])
     return max(wanted, there) if type(there) is type(wanted) else wanted
+
+
+def _checks(wanted: list[Body], there: list[Body]) -> list[Body]:
+    """A check is known by its name and the app that reports it; one that anybody may report becomes that app's."""
+    found = {(check["context"], check.get("integration_id")): check for check in there}
+    for each in wanted:
+        name, app = each["context"], each.get("integration_id")
+        if app is None and any(known == name for known, _ in found):
+            continue
+        anybodys = found.pop((name, None), {})
+        found[name, app] = {**anybodys, **found.get((name, app), {}), **each}
+    return list(found.values())
 
 
 # -- what only a person can do

@@ -303,6 +303,24 @@ def test_a_gate_that_anybody_may_report_becomes_the_workflows_own(ready: FakeGit
     assert after["required_status_checks"] == [{"context": "gate", "integration_id": 15368}]
 
 
+def test_a_check_of_one_name_from_another_app_stays_beside_ours(ready: FakeGitHub) -> None:
+    (main,) = [each for each in ready.rulesets.values() if each["target"] == "branch"]
+    checks = next(rule for rule in main["rules"] if rule["type"] == "required_status_checks")["parameters"]
+    both = [{"context": "gate", "integration_id": app} for app in (7, 15368)]
+    checks["required_status_checks"] = both
+    assert run(ready, *USUAL, "--apply") == 0 and ready.writes == []
+    checks["required_status_checks"] = both[:1]
+    assert run(ready, *USUAL, "--apply") == 0
+    assert main["rules"][-1]["parameters"]["required_status_checks"] == both
+
+
+def test_a_ruleset_without_rules_gets_them(ready: FakeGitHub) -> None:
+    for ruleset in ready.rulesets.values():
+        ruleset["rules"] = None
+    assert run(ready, *USUAL, "--apply") == 0 and len(ready.writes) == 2
+    assert run(ready, *USUAL, "--apply") == 0 and ready.writes == []
+
+
 def test_rules_for_more_than_ours_and_in_another_order_are_no_difference(ready: FakeGitHub) -> None:
     for ruleset in ready.rulesets.values():
         ruleset["rules"].reverse()
