@@ -38,7 +38,7 @@ class Console:
         }
         _say(forms[self.format](), sys.stdout)
         if self.in_github:
-            github.write_summary(self.variables, markdown())
+            self._missed(github.write_summary(self.variables, markdown()))
 
     def document(self, data: Any) -> None:
         """A result that has one form only."""
@@ -53,7 +53,11 @@ class Console:
 
     def outputs(self, **outputs: str) -> None:
         if self.in_github:
-            github.write_outputs(self.variables, outputs)
+            self._missed(github.write_outputs(self.variables, outputs))
+
+    def _missed(self, fault: str) -> None:
+        if fault:
+            self.note(f"note: {fault}")
 
     def hide(self, values: Iterable[str]) -> None:
         """GitHub shows them as *** from here on: also a part of one of its own secrets, and what came from elsewhere."""

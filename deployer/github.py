@@ -58,25 +58,33 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def write_summary(variables: Mapping[str, str], markdown: str) -> None:
-    """GitHub refuses a summary above 1 MiB whole, so a longer one is cut."""
+def write_summary(variables: Mapping[str, str], markdown: str) -> str:
+    """GitHub refuses a summary above 1 MiB whole, so a longer one is cut. Answers why it could not be written, or nothing."""
     if path := variables.get("GITHUB_STEP_SUMMARY"):
         cut = (
             markdown
             if len(markdown.encode()) <= MOST_SUMMARY
             else markdown.encode()[:MOST_SUMMARY].decode(errors="ignore") + "\n\n(cut)"
         )
-        _append(path, cut + "\n\n")
+        return _append("GITHUB_STEP_SUMMARY", path, cut + "\n\n")
+    return ""
 
 
-def write_outputs(variables: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+def write_outputs(variables: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+    """Answers as `write_summary` does."""
     if path := variables.get("GITHUB_OUTPUT"):
-        _append(path, "".join(f"{key}={value}\n" for key, value in outputs.items() if "\n" not in value))
+        text = "".join(f"{key}={value}\n" for key, value in outputs.items() if "\n" not in value)
+        return _append("GITHUB_OUTPUT", path, text)
+    return ""
 
 
-def _append(path: str, text: str) -> None:
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(text)
+def _append(name: str, path: str, text: str) -> str:
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        return f"{name}: {path} cannot be written: {error.strerror}."
+    return ""
 
 
 def ref_of(variables: Mapping[str, str], commit: str) -> str:

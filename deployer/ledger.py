@@ -159,10 +159,21 @@ class Ledger:
         for answer in artifacts.latest_of_each(self.client, self._spec_key("")):
             if not re.fullmatch(re.escape(self._spec_key("")) + "[0-9a-f]{32}", answer["key"]):
                 continue  # of a preview whose name only starts as this one's
+            if self._others(owner_of(answer["data"])):
+                continue
             for version in list(artifacts.newest_first(self.client, answer["key"])):
                 artifacts.delete(self.client, version["id"])
         for answer in list(artifacts.newest_first(self.client, self.key)):
-            artifacts.delete(self.client, answer["id"])
+            release = parse(answer["data"])
+            if not self._others((release.project, release.environment) if release else None):
+                artifacts.delete(self.client, answer["id"])
+
+    def strange(self) -> Release | None:
+        """A release of another environment, the name of whose ledger ends as this one's does."""
+        return next((r for r in self.releases() if self._others((r.project, r.environment))), None)
+
+    def _others(self, owner: tuple[str, str] | None) -> bool:
+        return owner not in (None, (self.scope.project, self.scope.environment))
 
 
 def others(client: Client, scope: Scope) -> list[Release]:
@@ -260,6 +271,15 @@ def dump_specification(spec: Specification) -> dict[str, Any]:
         "retired": {name: dict(fields) for name, fields in spec.retired.items()},
         "created": [list(key) for key in spec.created],
     }
+
+
+def owner_of(data: Any) -> tuple[str, str] | None:
+    """Whose specification this is, project and environment; None for what cannot be read."""
+    try:
+        record = json.loads(data) if isinstance(data, str) else data
+        return record["project"], record["environment"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def load_specification(data: Any) -> Specification:

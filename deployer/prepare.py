@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,16 +70,39 @@ class Prepared:
 
 
 @contextmanager
-def open_site(environment: Environment, preview: str | None = None, client: Client | None = None) -> Iterator[Site]:
-    """Reach the API, and make sure that this environment may live there."""
+def open_site(
+    environment: Environment,
+    preview: str | None = None,
+    client: Client | None = None,
+    names: Collection[str] = (),
+) -> Iterator[Site]:
+    """Reach the API, and make sure that this environment may live there. `names`: of all environments."""
     if preview and environment.mode == "production":
         raise Refused(
             f"Previews live in development environments; {environment.name} is one of mode {environment.mode}."
         )
+    if preview and f"{environment.name}-{preview}" in names:
+        raise Refused(
+            f"{environment.name}-{preview} is an environment of its own, and the preview {preview} of {environment.name} "
+            "would share its ledger. Give the preview another name. Nothing was touched."
+        )
     scope = Scope(environment.owner, environment.name, environment.api.shared, preview)
     with client or Client(environment.api) as connected:
         prefect_api.connect(connected)
-        yield Site(environment, scope, connected, Ledger(connected, scope))
+        site = Site(environment, scope, connected, Ledger(connected, scope))
+        _check_preview(site)
+        yield site
+
+
+def _check_preview(site: Site) -> None:
+    """The preview `eu` of dev and an environment dev-eu would write into one ledger."""
+    if not site.scope.preview:
+        return
+    if other := site.ledger.strange():
+        raise Refused(
+            f"The releases of {other.environment} ({other.project}) at {site.client.url} are kept where those of the preview "
+            f"{site.scope.preview} of {site.environment.name} would be. Give the preview another name. Nothing was touched."
+        )
 
 
 def check_tenancy(site: Site, others: list[Release]) -> None:
@@ -372,7 +395,8 @@ def _check_job_variables(client: Client, wanted: list[Resource], live: Mapping[K
         pool, given = resource.fields["work_pool"], resource.fields["job_variables"]
         if given and not templates.get(pool):
             templates[pool] = _template(client, pools.get(pool), live.get(("work_pool", pool)))
-        problems += [f"{resource.name}: {why}" for _, why in template.unfit(pool, templates.get(pool, {}), given)]
+        found = template.unfit(pool, templates.get(pool, {}), given, live=True)  # a declared one is judged by now
+        problems += [f"{resource.name}: {why}" for _, why in found]
     if problems:
         raise InvalidInput(f"{' '.join(problems)} Nothing was touched.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from deployer.diagnosis import STATES, Finding
@@ -14,6 +14,7 @@ from deployer.errors import DeployError, InvalidInput, Problem
 from deployer.model import Change, FieldChange, Hidden, Outcome, Plan, Release, rows, shown
 
 FORMAT = 1
+IMAGE = "job_variables.image"
 SIGNS = {"create": "+", "update": "~", "pause": "-", "delete": "-", "held": "="}
 
 
@@ -59,6 +60,7 @@ def plan_text(plan: Plan, title: str = "plan") -> str:
         lines += [f"      {change.name}" for change in moved[:5]]
         lines += [f"      and {len(moved) - 5} more"] if len(moved) > 5 else []
     lines += [""] if plan.changes else []
+    lines += [f"image: {image}" for image in _images(plan)]
     lines += _held_lines(plan)
     lines += [f"Note: {notice}" for notice in plan.notices]
     lines += [f"Refused by '{r.guard}': {r.message}" for r in plan.refusals]
@@ -113,7 +115,9 @@ def told(change: Change) -> list[FieldChange]:
 def _follows(field: FieldChange, old: str, new: str) -> bool:
     """Does this value differ only because it names the commit, or the image that was built from it?"""
     before, after = field.before, field.after
-    if field.path == "job_variables.image" and isinstance(before, str) and isinstance(after, str):
+    if field.path == IMAGE and isinstance(before, str) and isinstance(after, str):
+        if bool(_DIGEST.search(before)) != bool(_DIGEST.search(after)):
+            return False  # pinned or no longer pinned: that is more than another commit
         before, after = _DIGEST.sub("", before), _DIGEST.sub("", after)
     return isinstance(before, str) and old in before and before.replace(old, new) == after
 
@@ -121,10 +125,40 @@ def _follows(field: FieldChange, old: str, new: str) -> bool:
 _DIGEST = re.compile("@sha256:[0-9a-f]{64}$")
 
 
+def unbuilt(plan: Plan) -> Plan:
+    """A commit that is not merged has no image yet: that its digest is missing is no news."""
+    return replace(plan, changes=tuple(replace(c, fields=tuple(map(_unpinned, c.fields))) for c in plan.changes))
+
+
+def _unpinned(field: FieldChange) -> FieldChange:
+    if field.path != IMAGE or not isinstance(field.before, str) or _DIGEST.search(str(field.after)):
+        return field
+    return replace(field, before=_DIGEST.sub("", field.before))
+
+
+def _images(plan: Plan) -> list[str]:
+    """The images that this plan brings to deployments, with the beginning of what they are known by."""
+    found = {image for change in plan.writes for f in change.fields if not f.held and (image := _image(f))}
+    return [_LONG.sub(lambda part: part[0][:12], image) for image in sorted(found)]
+
+
+def _image(field: FieldChange) -> str:
+    """At a creation the job variables are one row."""
+    value = shown(field.after)
+    if field.path == "job_variables" and isinstance(value, dict):
+        value = value.get("image")
+    elif field.path != IMAGE:
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+_LONG = re.compile("(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{40})(?![0-9a-f])")
+
+
 def _field_lines(change: Change) -> list[str]:
     rows = told(change)
     if change.action == "create":
-        return [f"{f.path}: {_brief(f.after)}" for f in rows]
+        return [f"{f.path}: {_brief(f.after, f.path)}" for f in rows]
     width = max((len(f.path) for f in rows), default=0)
     return [f"{f.path:<{width}}  {_arrow(f)}" for f in rows]
 
@@ -146,17 +180,18 @@ _TOLD_AT_CREATION = (
 
 def _arrow(field: FieldChange) -> str:
     if field.held:
-        return f"held at {_brief(field.before)} (the repository says {_brief(field.after)})"
+        return f"held at {_brief(field.before, field.path)} (the repository says {_brief(field.after, field.path)})"
     if _hidden(field):
         return "value differs"
-    return f"{_brief(field.before)} -> {_brief(field.after)}"
+    return f"{_brief(field.before, field.path)} -> {_brief(field.after, field.path)}"
 
 
 def _hidden(field: FieldChange) -> bool:
     return isinstance(field.before, Hidden) and isinstance(field.after, Hidden)
 
 
-def _brief(value: Any, most: int = 90) -> str:
+def _brief(value: Any, path: str = "", most: int = 90) -> str:
+    """Of an image the end counts: its tag and its digest."""
     value = shown(value)
     if value is None:
         return "(none)"
@@ -167,7 +202,9 @@ def _brief(value: Any, most: int = 90) -> str:
         if isinstance(value, str) and _COMMIT.fullmatch(value)
         else json.dumps(value, ensure_ascii=False, sort_keys=True)
     )
-    return text if len(text) <= most else text[: most - 3] + "..."
+    if len(text) <= most:
+        return text
+    return "..." + text[3 - most :] if path == IMAGE else text[: most - 3] + "..."
 
 
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -203,6 +240,7 @@ def plan_markdown(plan: Plan, title: str = "plan") -> str:
             "",
         ]
         lines += [*(f"- {_cell(c.name)}" for c in moved), "", "</details>"]
+    lines += [line for image in _images(plan) for line in ("", f"image: {_code(image)}")]
     return "\n".join([*lines, "", f"Digest `{plan.digest}`"])
 
 
@@ -213,16 +251,17 @@ def _markdown_rows(change: Change) -> Iterable[str]:
         yield f"{head} | | |"
     for field in fields:
         note = " (held)" if field.held else ""
-        values = "value differs | " if _hidden(field) else f"{_code(field.before)} | {_code(field.after)} "
+        before, after = _code(field.before, field.path), _code(field.after, field.path)
+        values = "value differs | " if _hidden(field) else f"{before} | {after} "
         yield f"{head} {_cell(field.path)}{note} | {values}|"
         head = "| | | |"
 
 
-def _code(value: Any) -> str:
+def _code(value: Any, path: str = "") -> str:
     """Between more backticks than stand in it, so that it ends where it should."""
     if value is None:
         return ""
-    text = _brief(value).replace("|", "\\|")
+    text = _brief(value, path).replace("|", "\\|")
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
 

@@ -11,6 +11,8 @@ from deployer.yamlfile import Path, dotted, guess
 
 PLACEHOLDER = re.compile(r"{{\s*([\w.\-\[\]$]+)\s*}}")
 """As Prefect finds them."""
+INAPPLICABLE = (RecursionError, re.error, ArithmeticError, TypeError, AttributeError)
+"""What comes of a schema that leads back to itself, has a pattern that is none of Python's, or is none at all."""
 
 
 def faults(template: Any) -> list[str]:
@@ -30,11 +32,19 @@ def faults(template: Any) -> list[str]:
     known = schema.get("properties", {})
     used = sorted(set(PLACEHOLDER.findall(json.dumps(template["job_configuration"]))))
     undeclared = [f"{{{{ {name} }}}} is no variable of it.{guess(name, known)}" for name in used if name not in known]
-    return undeclared + [f"{dotted(('default', *at))}: {why}." for at, why in _wrong(schema, _defaults(known))]
+    try:
+        return undeclared + [f"{dotted(('default', *at))}: {why}." for at, why in _wrong(schema, _defaults(known))]
+    except ValueError as error:
+        return [*undeclared, f"{error}."]
 
 
-def unfit(pool: str, template: Mapping[str, Any], given: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """Where a deployment's job variables do not fit the pool's template, and why; an empty path is what is missing."""
+def unfit(
+    pool: str, template: Mapping[str, Any], given: Mapping[str, Any], live: bool = False
+) -> list[tuple[Path, str]]:
+    """Where a deployment's job variables do not fit the pool's template, and why; an empty path is what is missing.
+
+    `live`: somebody else's, so where its schema cannot be applied here, there is no judgement of the values.
+    """
     schema = template.get("variables") or {}
     known = schema.get("properties")
     if not known:
@@ -46,7 +56,10 @@ def unfit(pool: str, template: Mapping[str, Any], given: Mapping[str, Any]) -> l
         if _first(key) not in known
     ]
     judged = {key: value for key, value in given.items() if key in known and not _filled_in_later(value)}
-    found += [(at, f"job variable {dotted(at)}: {why}.") for at, why in _wrong(schema, judged)]
+    try:
+        found += [(at, f"job variable {dotted(at)}: {why}.") for at, why in _wrong(schema, judged)]
+    except ValueError as error:
+        found += [] if live else [((), f"the pool {pool}: {error}.")]
     there = {_first(key) for key in given} | set(_defaults(known))
     needed = [key for key in schema.get("required", ()) if key not in there]
     return found + [
@@ -71,6 +84,7 @@ def _defaults(known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wrong(schema: Mapping[str, Any], values: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """ValueError: this schema can judge no value."""
     if not values:
         return []
     import jsonschema  # late: most deploys have no job variable
@@ -81,8 +95,11 @@ def _wrong(schema: Mapping[str, Any], values: Mapping[str, Any]) -> list[tuple[P
     nothing_more: Registry[Any] = Registry()  # or a schema that a $ref names would be fetched from where it says
     try:
         errors = list(jsonschema.Draft202012Validator(rules, registry=nothing_more).iter_errors(dict(values)))
+        # Of alternatives the one that comes nearest: a text that is no null either need not hear of null.
+        best = [jsonschema.exceptions.best_match([error]) for error in errors]
     except Unresolvable as error:
         return [((), f"a $ref leads nowhere: {error.ref}")]
-    # Of alternatives the one that comes nearest: a text that is no null either need not hear of null.
-    best = [jsonschema.exceptions.best_match([error]) for error in errors]
+    except (*INAPPLICABLE, jsonschema.exceptions.UnknownType) as error:
+        why = "a $ref leads back to itself" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise ValueError(f"the template's schema cannot be applied: {why}") from None
     return [(tuple(error.absolute_path), error.message) for error in best]

@@ -7,7 +7,7 @@ import json
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Call:
     words: Namespace
     variables: Mapping[str, str]
     console: Console
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    """What was written to --report: once it is there, a later error does not replace it."""
 
     @cached_property
     def repository(self) -> Repository:
@@ -66,7 +68,8 @@ class Call:
 
     @contextmanager
     def site(self, name: str, preview: str | None = None) -> Iterator[Site]:
-        with prepare.open_site(self.environment(name), preview) as site:
+        names = self.tree.environment_names()
+        with prepare.open_site(self.environment(name), preview, names=names) as site:
             try:
                 yield site
             finally:
@@ -151,8 +154,9 @@ def plan(call: Call) -> Exit:
     ):
         _say_before(call, prepared)
         found = prepared.plan
+        told = render.unbuilt(found) if words.unmerged else found
         call.console.result(
-            lambda: render.plan_text(found), lambda: render.plan_markdown(found), lambda: render.plan_data(found)
+            lambda: render.plan_text(told), lambda: render.plan_markdown(told), lambda: render.plan_data(found)
         )
         _say_plan(call, found)
         if words.out:
@@ -382,12 +386,13 @@ def apply_commit(call: Call) -> Exit:
     try:
         return _apply_commit(call)
     except DeployError as error:
-        if error.exit_code in (Exit.INVALID, Exit.REFUSED):  # else `_report` was there
+        if not call.reports and error.exit_code in (Exit.INVALID, Exit.REFUSED):  # else `_report` was there
             _keep(call, render.refused_data(call.words.env, error))
         raise
 
 
 def _keep(call: Call, outcome: dict[str, Any]) -> None:
+    call.reports.append(outcome)
     report = getattr(call.words, "report", None)
     if report and (fault := saved.report(report, outcome)):
         call.console.note(f"note: {fault}")
@@ -541,11 +546,11 @@ def _refuse(found: Plan) -> None:
 def _report(call: Call, found: Plan, result: Result, otherwise: str) -> None:
     """`otherwise`: what came of it where there was nothing to release."""
     parts = (found, result.outcomes, result.release, result.seconds)
+    _keep(call, render.apply_data(*parts))  # first: the streams may be gone
     call.console.result(
         lambda: render.apply_text(*parts), lambda: render.apply_markdown(*parts), lambda: render.apply_data(*parts)
     )
     _say_plan(call, found)
-    _keep(call, render.apply_data(*parts))
     release = result.release
     call.console.outputs(
         digest=found.digest,

@@ -48,6 +48,7 @@ class Runner:
     def given(self, env: str) -> dict[str, Any]:
         known = local.env(env, self.stage.clone, self.stage.state)
         variables = {"PREFECT_API_URL": known["PREFECT_API_URL"], "REPOSITORY_URL": str(self.act.origin)}
+        variables |= {} if env == "prod" else {"REPLAN": "true"}
         return {"variables": variables, "secrets": {"WAREHOUSE_URL": known["WAREHOUSE_URL"]}}
 
     def report(self, workflow: str, found: Answer) -> None:

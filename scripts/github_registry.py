@@ -117,6 +117,8 @@ def _authorization(
         token = data.get("token") or data["access_token"]
     except (ValueError, KeyError, AttributeError):
         raise GitHubError(f"{image.registry} gives no token ({answer.status}). Is it a registry?") from None
+    if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):  # no header can hold another
+        raise GitHubError(f"{image.registry} gives a token that is none ({answer.status}). Is it a registry?")
     return {"Authorization": f"Bearer {token}"}
 
 

@@ -34,6 +34,8 @@ PREVIEWED = "dev"
 """The environment that pull requests are planned against, and that previews live in."""
 PREVIEW = "preview"
 SETTABLE = ("PREFECT_API_URL", "PREFECT_UI_URL", "PREFECT_API_OPEN", "REPOSITORY_URL")
+REPLAN = "REPLAN"
+"""Where it is `true`, a plan that the live state has moved away from is planned anew. An approval is for one plan."""
 MOST_REVIEWERS = 6
 MOST_APPROVALS = 6
 TRIES = 5
@@ -79,6 +81,8 @@ class Target:
     needed: tuple[str, ...]
     variables: Mapping[str, str]
     guarded: bool = False
+    replan: bool = False
+    """May a plan be made anew when it is applied? Not where somebody reviews it."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def _pair(each: Environment, default_branch: str, options: Options) -> list[Targ
     given = options.variables.get(each.name, {})
     planning = own | {PULL_REQUESTS} if each.name == PREVIEWED else own
     guarded = each.mode == "production" or each.name in options.guarded
-    deploy = Target(each.name, each.name, own, *rest, given, guarded)
+    deploy = Target(each.name, each.name, own, *rest, given, guarded, replan=not guarded)
     return [deploy, Target(f"{each.name}-plan", each.name, planning, *rest, given)]
 
 
@@ -520,7 +524,10 @@ def _about_policies(path: str, target: Target, live: Live) -> Iterator[Change]:
 
 def _about_variables(path: str, target: Target, live: Live) -> Iterator[Change]:
     there = live.variables.get(target.name, {})
-    for name, value in sorted(target.variables.items()):
+    replan = {REPLAN: "true"} if target.replan and not live.reviewers_of(target.name) else {}
+    if REPLAN in there and not replan:
+        yield Change("-", f"{target.name}: variable {REPLAN}", "DELETE", f"{path}/{REPLAN}")
+    for name, value in sorted({**target.variables, **replan}.items()):
         what, body = f"{target.name}: variable {name} = {value}", {"name": name, "value": value}
         if name not in there:
             yield Change("+", what, "POST", path, body)
@@ -548,7 +555,7 @@ def _sorted(ruleset: Body) -> dict[str, Any]:
 
 def stricter(wanted: Body, there: Body) -> dict[str, Any]:
     """Of each setting the stricter one: a ruleset is never loosened, and what is in it besides stays."""
-    known = {rule["type"]: rule for rule in there.get("rules", [])}
+    known = {rule["type"]: rule for rule in there.get("rules") or []}
     rules = [_rule(rule, known.pop(rule["type"], {})) for rule in wanted["rules"]]
     refs = (there.get("conditions") or {}).get("ref_name") or {}
     kept = {key: there[key] for key in ("bypass_actors",) if there.get(key)}
@@ -570,11 +577,20 @@ def _rule(wanted: Body, there: Body) -> dict[str, Any]:
 def _stricter_value(wanted: Any, there: Any) -> Any:
     """Numbers are approvals, lists are checks, and what is on asks for more than what is off."""
     if isinstance(wanted, list):
-        given = {check["context"]: check for check in there or []}
-        return list(
-            {**given, **{each["context"]: {**given.get(each["context"], {}), **each} for each in wanted}}.values()
-        )
+        return _checks(wanted, there or [])
     return max(wanted, there) if type(there) is type(wanted) else wanted
+
+
+def _checks(wanted: list[Body], there: list[Body]) -> list[Body]:
+    """A check is known by its name and the app that reports it; one that anybody may report becomes that app's."""
+    found = {(check["context"], check.get("integration_id")): check for check in there}
+    for each in wanted:
+        name, app = each["context"], each.get("integration_id")
+        if app is None and any(known == name for known, _ in found):
+            continue
+        anybodys = found.pop((name, None), {})
+        found[name, app] = {**anybodys, **found.get((name, app), {}), **each}
+    return list(found.values())
 
 
 # -- what only a person can do

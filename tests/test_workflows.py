@@ -268,7 +268,7 @@ def test_the_reusable_workflow_and_its_callers_agree_on_the_secrets() -> None:
 
 def test_variables_are_those_that_the_set_up_can_set() -> None:
     used = {name for path in FILES for name in re.findall(r"\bvars\.(\w+)", path.read_text())}
-    assert used == set(github_setup.SETTABLE)
+    assert used == {*github_setup.SETTABLE, github_setup.REPLAN}
 
 
 def test_secrets_stand_in_the_environment_of_a_step_and_nowhere_else() -> None:
@@ -445,7 +445,7 @@ def test_a_plan_and_a_deploy_have_the_whole_history_and_what_they_need_to_know()
 
 VERBS = {
     "ci.yml plan": 'plan --env dev --ref "$HEAD_SHA" --unmerged --format markdown > plan-dev.md',
-    "deploy-environment.yml apply": 'apply --env "$ENVIRONMENT" --plan plan.json --replan --report outcome.json',
+    "deploy-environment.yml apply": 'apply --env "$ENVIRONMENT" --plan plan.json ${REPLAN:+--replan} --report outcome.json',
     "preview.yml deploy": 'apply --env dev --ref "$HEAD_SHA" --preview "pr-$NUMBER"',
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,25 @@ def test_a_report_says_what_became_of_the_deploy(job: Command, tmp_path: Path) -
     report = tmp_path / "report.json"
     said = job.done("apply", "--env", "dev", "--report", str(report), "--format", "json")
     assert json.loads(report.read_text()) == said.json and said.json["release"]["result"] == "succeeded"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_report_says_what_was_written_though_standard_output_is_full(job: Command, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    words = ["apply", "--env", "dev", "--report", str(report), "--format", "json", "--repo", str(job.repo.path)]
+    handler = signal.getsignal(signal.SIGTERM)
+    with open("/dev/full", "w") as full, redirect_stdout(full):
+        assert cli.main(words, job.variables) == Exit.INVALID
+    signal.signal(signal.SIGTERM, handler)
+    found = json.loads(report.read_text())
+    assert found["release"]["result"] == "succeeded" and [o["result"] for o in found["outcomes"]]
+
+
+@pytest.mark.parametrize("name", ["GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"])
+def test_a_file_of_githubs_that_cannot_be_written_is_a_note(job: Command, tmp_path: Path, name: str) -> None:
+    said = job.done("apply", "--env", "dev", **{name: str(tmp_path / "missing/file")})
+    assert f"note: {name}: {tmp_path / 'missing/file'} cannot be written: No such file or directory." in said.err
+    assert job.releases()[0]["result"] == "succeeded"
 
 
 def test_a_deploy_that_is_refused_leaves_a_report_too(job: Command, tmp_path: Path) -> None:

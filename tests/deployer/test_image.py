@@ -56,6 +56,38 @@ def test_without_a_digest_the_tag_is_deployed(baked: Command) -> None:
     assert live_image(baked) == f"ghcr.io/team/flows:sha-{baked.repo.head}"
 
 
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_a_plan_tells_which_image_goes_out(baked: Command, form: str) -> None:
+    words = ("plan", "--env", "dev", "--format", form, "--image-digest")
+    told = f"ghcr.io/team/flows:sha-{baked.repo.head[:12]}@sha256:111111111111"
+    assert told in baked.done(*words, ONE).out
+    baked.apply("dev", "--image-digest", ONE)
+    assert "image:" not in baked.done(*words, ONE).out
+    head = baked.repo.commit("Newer", {"notes": "x"})
+    said = baked.done(*words, TWO).out
+    assert "commit" in said and f"ghcr.io/team/flows:sha-{head[:12]}@sha256:222222222222" in said
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+@pytest.mark.parametrize(("first", "then"), [(ONE, ""), ("", ONE)], ids=["lost", "gained"])
+def test_a_plan_tells_that_an_image_is_pinned_no_longer_or_from_now_on(
+    baked: Command, first: str, then: str, form: str
+) -> None:
+    baked.apply("dev", *(("--image-digest", first) if first else ()))
+    baked.repo.commit("Newer", {"notes": "x"})
+    said = baked.done("plan", "--env", "dev", "--format", form, *(("--image-digest", then) if then else ())).out
+    assert "job_variables.image" in said and f"@{ONE}" in said
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_two_digests_of_one_commit_can_be_told_apart_however_long_the_name(baked: Command, form: str) -> None:
+    long = settings("ghcr.io/some-longer-organisation/market-data-platform-flows:sha-{commit}")
+    baked.repo.commit("Long", {"environments/dev.yaml": environment(**long)})
+    baked.apply("dev", "--image-digest", ONE)
+    said = baked.done("plan", "--env", "dev", "--format", form, "--image-digest", TWO).out
+    assert f"@{ONE}" in said and f"@{TWO}" in said
+
+
 def test_another_digest_of_the_same_commit_is_a_difference_and_the_same_one_is_none(baked: Command) -> None:
     baked.apply("dev", "--image-digest", ONE)
     baked.apply("dev", "--image-digest", ONE)
@@ -127,8 +159,9 @@ def test_a_new_digest_with_a_new_commit_is_no_news(baked: Command) -> None:
     """So that a pull request's comment says `no changes`, although its own image is not built."""
     baked.apply("dev", "--image-digest", ONE)
     baked.repo.commit("Nothing", {"notes": "x"})
-    said = baked.done("plan", "--env", "dev").out
-    assert "commit" in said and "job_variables" not in said
+    for digest in ((), ("--image-digest", TWO)):
+        said = baked.done("plan", "--env", "dev", "--unmerged", *digest).out
+        assert "commit" in said and "job_variables" not in said
 
 
 # -- target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -381,6 +382,20 @@ def test_forgetting_takes_one_ledger_away_and_no_other(fake: FakePrefect) -> Non
         site.ledger.forget()
     keys = {a["key"].rsplit("-", 1)[0] if a["key"].startswith("spec") else a["key"] for a in versions(fake)}
     assert keys == {"release-scratch-dev", "spec-scratch-dev", "release-scratch-dev-pr-11", "spec-scratch-dev-pr-11"}
+
+
+def test_forgetting_leaves_what_another_environment_keeps_under_the_same_name(fake: FakePrefect) -> None:
+    preview = Scope("shop", "dev", preview="eu")
+    for env, scope in (("dev", preview), ("dev-eu", Scope("shop", "dev-eu"))):
+        written = reread(fake, scope)
+        identity = written.write_specification(replace(spec(), environment=env))
+        written.start(release(project="shop", environment=env, specification=identity))
+    found = reread(fake, preview).strange()
+    assert found and found.environment == "dev-eu"
+    reread(fake, preview).forget()
+    (kept,) = versions(fake, "release-")
+    assert "of shop in dev-eu" in kept["description"]
+    assert [ledger.owner_of(a["data"]) for a in versions(fake, "spec-")] == [("shop", "dev-eu")]
 
 
 # -- specifications

@@ -168,3 +168,25 @@ def test_a_preview_runs_by_its_catalogue_name(beside: Command) -> None:
     beside.done("apply", *PREVIEW)
     said = beside("run", *PREVIEW, "hello", "--timeout", "0.1", "--format", "json")
     assert said.json["flow_run"]["deployment"] == "hello/pr-1-hello"
+
+
+def two_of_one_name(command: Command) -> None:
+    """The environments dev and dev-eu share an API; dev's preview `eu` would have the second one's ledger."""
+    settings: dict[str, Any] = {"repository": command.repo.url, "api": {**API, "shared": True}}
+    files = {f"environments/{name}.yaml": environment(name, **settings) for name in ("dev", "dev-eu")}
+    command.repo.commit("Share", files)
+    command.apply("dev-eu")
+
+
+@pytest.mark.parametrize("verb", ["plan", "apply", "destroy"])
+@pytest.mark.parametrize("known", [True, False], ids=["by its file", "by its releases"])
+def test_a_preview_that_would_share_an_environments_ledger_is_refused(command: Command, verb: str, known: bool) -> None:
+    two_of_one_name(command)
+    if not known:
+        command.repo.commit("Leave", {"environments/dev-eu.yaml": None})
+    before = state(command.fake), command.fake.backstage.post("/artifacts/filter", json={}).json()
+    command.fake.forget()
+    said = command(verb, "--env", "dev", "--preview", "eu")
+    assert said.code == Exit.REFUSED and "Give the preview another name" in said.err
+    assert command.fake.writes == []
+    assert (state(command.fake), command.fake.backstage.post("/artifacts/filter", json={}).json()) == before

@@ -38,6 +38,10 @@ def test_a_template_whose_parts_fit_each_other_has_no_fault() -> None:
             variables(cpu={"$ref": "http://127.0.0.1:9/schema", "default": 1}),
             "a $ref leads nowhere: http://127.0.0.1:9/schema",
         ),
+        (
+            variables(cpu={"$ref": "#/properties/cpu", "default": 1}),
+            "the template's schema cannot be applied: a $ref leads back to itself.",
+        ),
     ],
 )
 def test_what_prefect_would_refuse_is_told(template: Any, fault: str) -> None:
@@ -76,3 +80,25 @@ def test_of_alternatives_the_nearest_is_told() -> None:
 
 def test_a_template_that_says_nothing_of_its_variables_takes_all() -> None:
     assert unfit("p", {"job_configuration": {}, "variables": {}}, {"anything": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "value"),
+    [
+        ({"$ref": "#/properties/cpu"}, 1),
+        ({"pattern": "^\\p{L}+$"}, "a"),
+        ({"type": "number of"}, 1),
+        ({"multipleOf": 0}, 1),
+        ({"minimum": "much"}, 1),
+        ({"multipleOf": 0.5}, 10**400),
+    ],
+)
+def test_a_schema_that_cannot_be_applied_is_told_of_a_declared_template_and_judges_nothing_in_a_live_one(
+    rules: dict[str, Any], value: Any
+) -> None:
+    template = variables(cpu=rules)
+    ((_, message),) = unfit("p", template, {"cpu": value})
+    assert message.startswith("the pool p: the template's schema cannot be applied: ")
+    assert unfit("p", template, {"cpu": value}, live=True) == []
+    ((path, _),) = unfit("p", template, {"cpu": value, "cup": 1}, live=True)
+    assert path == ("cup",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
@@ -21,6 +22,7 @@ class FakeRegistry:
     """The digest of whatever is asked for; None: it does not say it."""
     failures: list[int] = field(default_factory=list)
     shown: bool = True
+    gives: Any = EXCHANGED
     requests: list[str] = field(default_factory=list)
 
     def handle(self, request: httpx.Request) -> httpx.Response:
@@ -31,7 +33,7 @@ class FakeRegistry:
         given = request.headers.get("authorization")
         if request.url.path == "/token":
             assert dict(request.url.params) == {"service": "here", "scope": "repository:team/flows:pull"}
-            return httpx.Response(200, json={"token": EXCHANGED}) if given == basic else httpx.Response(403)
+            return httpx.Response(200, json={"token": self.gives}) if given == basic else httpx.Response(403)
         wanted = {"bearer": f"Bearer {EXCHANGED}", "basic": basic, "none": given}[self.auth]
         if given != wanted:
             return httpx.Response(401, headers={"WWW-Authenticate": self.challenge()})

@@ -118,6 +118,13 @@ def test_credentials_are_sent_to_no_address_where_others_could_read_them(fake: F
         registry.digest(image, known, lambda seconds: None)
 
 
+@pytest.mark.parametrize("token", [f"{EXCHANGED}\r\n", f"{EXCHANGED} x", "t\u00f6ken", ["a"], 7])
+def test_a_token_that_no_header_can_hold_is_told_and_not_shown(fake: FakeRegistry, look: Look, token: object) -> None:
+    fake.gives = token
+    code, said, output = look(build="true")
+    assert (code, output) == (1, "") and "gives a token that is none (200). Is it a registry?" in said
+
+
 def test_githubs_token_is_for_githubs_registry_only() -> None:
     job = {"GITHUB_ACTOR": "ada", "GITHUB_TOKEN": TOKEN}
     assert registry._basic("registry.example", job) == {} != registry._basic("ghcr.io", job)

@@ -148,6 +148,9 @@ class FakeGitHub:
         there = self.variables.setdefault(name, {})
         if method == "GET":
             return 200, {"variables": [{"name": key, "value": value} for key, value in there.items()]}
+        if method == "DELETE":
+            del there[one]
+            return 204, {}
         assert (body["name"] in there) == (method == "PATCH") and (not one or one == body["name"])
         there[body["name"]] = body["value"]
         return 201, {}
@@ -300,6 +303,24 @@ def test_a_gate_that_anybody_may_report_becomes_the_workflows_own(ready: FakeGit
     assert after["required_status_checks"] == [{"context": "gate", "integration_id": 15368}]
 
 
+def test_a_check_of_one_name_from_another_app_stays_beside_ours(ready: FakeGitHub) -> None:
+    (main,) = [each for each in ready.rulesets.values() if each["target"] == "branch"]
+    checks = next(rule for rule in main["rules"] if rule["type"] == "required_status_checks")["parameters"]
+    both = [{"context": "gate", "integration_id": app} for app in (7, 15368)]
+    checks["required_status_checks"] = both
+    assert run(ready, *USUAL, "--apply") == 0 and ready.writes == []
+    checks["required_status_checks"] = both[:1]
+    assert run(ready, *USUAL, "--apply") == 0
+    assert main["rules"][-1]["parameters"]["required_status_checks"] == both
+
+
+def test_a_ruleset_without_rules_gets_them(ready: FakeGitHub) -> None:
+    for ruleset in ready.rulesets.values():
+        ruleset["rules"] = None
+    assert run(ready, *USUAL, "--apply") == 0 and len(ready.writes) == 2
+    assert run(ready, *USUAL, "--apply") == 0 and ready.writes == []
+
+
 def test_rules_for_more_than_ours_and_in_another_order_are_no_difference(ready: FakeGitHub) -> None:
     for ruleset in ready.rulesets.values():
         ruleset["rules"].reverse()
@@ -332,8 +353,20 @@ def test_variables_come_from_a_file_too_and_reach_the_plan_and_the_previews(tmp_
     github = FakeGitHub()
     run(github, "--repository", "acme/shop", "--without-reviewers", "--variables", str(file), "--apply")
     wanted = {"PREFECT_API_URL": "https://dev.example/api", "PREFECT_API_OPEN": "true"}
-    assert [github.variables[name] for name in ("dev", "dev-plan", "preview")] == [wanted] * 3
-    assert github.variables["prod"] == {}
+    assert [github.variables[name] for name in ("dev-plan", "preview")] == [wanted] * 2
+    assert github.variables["dev"] == {**wanted, "REPLAN": "true"} and github.variables["prod"] == {}
+
+
+def replanning(github: FakeGitHub) -> set[str]:
+    return {name for name, there in github.variables.items() if there.get("REPLAN") == "true"}
+
+
+def test_a_plan_is_made_anew_only_where_nobody_has_approved_it(ready: FakeGitHub) -> None:
+    assert replanning(ready) == {"dev", "qa"}
+    ready.variables["prod"]["REPLAN"] = "true"
+    assert run(ready, *USUAL, "--guard", "qa", "--apply") == 0
+    assert replanning(ready) == {"dev"}
+    assert run(ready, *USUAL, "--apply") == 0 and replanning(ready) == {"dev"}, "qa has its reviewers still"
 
 
 # -- what the policies let in

@@ -81,7 +81,8 @@ class Team:
 
     def variables(self, env: str) -> dict[str, str]:
         """The variables of GitHub's environment."""
-        return {"PREFECT_API_URL": self.apis[env], "REPOSITORY_URL": self.host.url("flows.git")}
+        replan = {} if env == "prod" else {"REPLAN": "true"}
+        return {"PREFECT_API_URL": self.apis[env], "REPOSITORY_URL": self.host.url("flows.git"), **replan}
 
     def run(self, workflow: str, what: Push | PullRequest, env: str, **more: Any) -> Answer:
         """With the variables and secrets of one of GitHub's environments, and nobody else's."""
