@@ -122,7 +122,8 @@ def test_the_flow_that_is_shown_can_be_saved_declared_and_tested(tmp_path: Path)
         next(block for block in shown if words in block) for words in ("@flow", "- name: report-gaps", "def test_")
     )
     shutil.copytree(ROOT / "flows", tmp_path / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "environments", tmp_path / "environments")
+    for folder in ("environments", "infra/work-pools"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "flows/analytics/gaps.py").write_text(module)
     with open(tmp_path / "flows/analytics/deployments.yaml", "a") as catalogue:
         catalogue.write("\n" + declared)
@@ -131,5 +132,5 @@ def test_the_flow_that_is_shown_can_be_saved_declared_and_tested(tmp_path: Path)
     validate = [str(ROOT / "scripts/deploy.py"), "validate", "--static", "--repo", str(tmp_path)]
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     for command in (validate, ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_gaps.py"]):
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stdout + done.stderr
