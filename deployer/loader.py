@@ -79,8 +79,9 @@ class Session:
         for index, schedule in enumerate(item["schedules"]):
             faults += parameter_faults(flow, schedule.get("parameters", {}), f"schedules[{index}].parameters")
         for index, trigger in enumerate(item["triggers"]):
-            faults += parameter_faults(
-                flow, trigger.get("parameters") or {}, f"triggers[{index}].parameters", filled_in
+            at, given = f"triggers[{index}].parameters", trigger.get("parameters") or {}
+            faults += (
+                parameter_faults(flow, given, at, filled_in) if isinstance(given, dict) else [no_mapping(given, at)]
             )
         if faults:
             return {"faults": faults}
@@ -293,6 +294,10 @@ def automation_of(given: dict[str, Any]) -> dict[str, Any]:
     from prefect.events.schemas.automations import AutomationCore
 
     return dict(AutomationCore.model_validate(given).model_dump(mode="json"))
+
+
+def no_mapping(given: Any, at: str) -> dict[str, str]:
+    return {"at": at, "message": f"expected a mapping of parameters, got {json.dumps(given)}."}
 
 
 def parameter_faults(

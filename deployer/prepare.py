@@ -161,6 +161,8 @@ def prepare(
         if back:
             newest = site.ledger.newest()
             prepared.restores, prepared.rollback_of = back.number, newest.number if newest else None
+        if options.only_forward and not back and (doubt := _doubt(site, repository, revision.commit)):
+            prepared.plan = replace(prepared.plan, notices=(*prepared.plan.notices, doubt))
         if not unmerged:
             _check_ref(prepared, repository, revision)
         _check_tag(prepared, repository, revision)
@@ -234,6 +236,20 @@ def _back(site: Site, repository: Repository, commit: str, only_forward: bool) -
             f"from this clone. Fetch the whole history (fetch-depth: 0), or that commit: git fetch origin {live.commit}. Nothing was touched."
         )
     return None
+
+
+def _doubt(site: Site, repository: Repository, commit: str) -> str | None:
+    """Where nothing is refused for it: does this clone know too little to keep an older commit back?"""
+    live = site.ledger.live()
+    if live is None or live.commit == commit:
+        return None
+    known = repository.knows(live.commit)
+    if known and (repository.is_ancestor(live.commit, commit) or not repository.shallow()):
+        return None
+    return (
+        f"whether this is older than what is live ({live.commit[:12]}) cannot be told from this clone. "
+        f"To be sure, fetch the whole history, or that commit: git fetch origin {live.commit}."
+    )
 
 
 def _recorded(

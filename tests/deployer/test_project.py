@@ -200,6 +200,7 @@ FLOWS = """\
     - {name: t, expect: [a.b], parameters: {count: "{{ event.payload.n }}", name: {__prefect_kind: jinja, template: x}}}
     - {name: u, expect: [a.b], parameters: {naem: "{{ event.payload.n }}"}}
     - {name: v, expect: [a.b], parameters: {count: some}}
+    - {name: w, expect: [a.b], parameters: [1]}
 - {name: static, entrypoint: flows/alpha/hello.py:hello, pool: alhpa}
 """
 
@@ -227,7 +228,8 @@ def test_validate_tells_in_the_same_pass_what_importing_the_flows_shows(repo: Re
         ("alpha", 10, "[3].schedules[0].parameters.cuont"): "Did you mean 'count'?",
         ("alpha", 13, "[3].triggers[1].parameters.naem"): "Did you mean 'name'?",
         ("alpha", 14, "[3].triggers[2].parameters.count"): "'some' is not of type 'integer'",
-        ("alpha", 15, "[4].pool"): "Did you mean 'alpha'?",
+        ("alpha", 15, "[3].triggers[3].parameters"): "expected a mapping of parameters, got [1].",
+        ("alpha", 16, "[4].pool"): "Did you mean 'alpha'?",
         ("dev.yaml", 20, "deployments.overrides.fine.parameters.count"): "'ten' is not of type 'integer'",
     }
     assert problems.keys() == expected.keys()

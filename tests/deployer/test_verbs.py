@@ -367,8 +367,13 @@ def test_forward_goes_on_where_the_live_commit_is_unknown_to_this_clone(command:
     command.repo.git("commit", "--amend", "--quiet", "--message", "Another first commit")
     command.repo.git("reflog", "expire", "--expire=now", "--all")
     command.repo.git("gc", "--quiet", "--prune=now")
-    command.apply("dev", "--only-forward")
+    doubt = "whether this is older than what is live"
+    assert doubt not in command.done("plan", "--env", "dev").out
+    assert doubt in command.done("plan", "--env", "dev", "--only-forward").out
+    assert doubt in command.apply("dev", "--only-forward").out
     assert command.live()["hello"]["version"] == command.repo.head
+    command.change(parameters={"name": "moon"})
+    assert doubt not in command.done("plan", "--env", "dev", "--only-forward").out
 
 
 # -- drift
