@@ -30,11 +30,11 @@ pytest_plugins = ["tests.postgres", "tests.flows.maintenance.s3"]
 POOLS = {"ingestion": "old-ingestion", "maintenance": "old-maintenance"}
 
 
-def run_of(api: Client, deployment: str, state: str | None = None) -> str:
-    """A run as a worker leaves it that is gone since."""
+def run_of(api: Client, deployment: str, *states: str) -> str:
+    """A run as a worker leaves it that is gone since, after these states."""
     body: dict[str, Any] = {"parameters": {"number": 1, "seconds": 0}}
     made: str = api.request("POST", f"/deployments/{deployment}/create_flow_run", body)["id"]
-    if state:
+    for state in states:
         body = {"state": {"type": state, "name": state.capitalize()}, "force": True}
         api.request("POST", f"/flow_runs/{made}/set_state", body)
     return made
@@ -75,7 +75,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
             for state in ("COMPLETED", "COMPLETED", "FAILED"):
                 run_of(api, trial.deployments["ingestion"], state)
             running = run_of(api, trial.deployments["ingestion"], "RUNNING")
-            cancelling = run_of(api, trial.deployments["ingestion"], "CANCELLING")
+            cancelling = run_of(api, trial.deployments["ingestion"], "RUNNING", "CANCELLING")
             overdue = run_of(api, trial.deployments["maintenance"])
             limit = api.request("POST", "/v2/concurrency_limits/", {"name": "lock", "limit": 2})["id"]
             api.patch(f"/v2/concurrency_limits/{limit}", {"active_slots": 2})
@@ -231,7 +231,7 @@ def deployment(fake: FakePrefect) -> Iterator[tuple[Client, str]]:
 
 def test_a_run_that_was_being_cancelled_ends_as_cancelled(deployment: tuple[Client, str]) -> None:
     api, id = deployment
-    cancelling, running = run_of(api, id, "CANCELLING"), run_of(api, id, "RUNNING")
+    cancelling, running = run_of(api, id, "RUNNING", "CANCELLING"), run_of(api, id, "RUNNING")
     assert restore.settle(api, write=True)[-1] == "2 settled."
     assert api.get(f"/flow_runs/{cancelling}")["state_type"] == "CANCELLED"
     assert api.get(f"/flow_runs/{running}")["state_type"] == "CRASHED"
