@@ -36,7 +36,11 @@ class Tree:
     @classmethod
     def working(cls, root: Path) -> Tree:
         """As it lies on the disk, whether or not Git knows it."""
-        known = Repository(root).git("ls-files", "-z", check=False).split("\0")
+        known = (
+            Repository(root)
+            .git("ls-files", "-z", "--cached", "--others", "--exclude-standard", check=False)
+            .split("\0")
+        )
         found = [*root.glob("environments/*"), *root.glob("flows/**/*"), *(root / name for name in known if name)]
         paths = {p.relative_to(root).as_posix() for p in found if p.is_file() and "__pycache__" not in p.parts}
         texts = {name: _text(root / name) for name in sorted(paths) if _is_ours(name)}
