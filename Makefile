@@ -26,7 +26,7 @@ demo-github: setup ## The same through the GitHub workflows, run by act instead 
 	@$(RUN) scripts/demo_github.py
 
 test: setup ## Run the tests with coverage; TESTS=tests/test_x.py runs some, without the coverage floor
-	@$(RUN) -m pytest $(or $(TESTS),-m "not stack and not infra" --cov $(PARALLEL))
+	@$(RUN) -m pytest $(or $(TESTS),-m "not stack" --ignore tests/infra --cov $(PARALLEL))
 
 test-stack: setup ## Run the tests that need a whole stack: three Prefect APIs, their workers, the GitHub workflows
 	-@$(if $(TESTS),,$(RUN) infra/upgrade/trial.py --prepare)
@@ -35,8 +35,8 @@ test-stack: setup ## Run the tests that need a whole stack: three Prefect APIs, 
 infra-setup: setup ## Install the tools that check infra/ into .venv-infra
 	@$(RUN) scripts/infra_setup.py
 
-infra-check: infra-setup ## Check infra/: images, Compose, Helm and Kubernetes, Terraform, monitoring; starts nothing
-	@$(RUN) -m pytest $(or $(TESTS),-m infra $(PARALLEL) tests/infra)
+infra-check: infra-setup ## Check infra/: images, Compose, Helm and Kubernetes, Terraform, monitoring, scripts
+	@$(RUN) -m pytest $(or $(TESTS),-m "not stack" $(PARALLEL) tests/infra)
 
 ha: setup ## Kill and restart parts of a whole platform while a hundred runs go, and tell what became of them
 	@$(RUN) scripts/ha.py $(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json $(JSON))

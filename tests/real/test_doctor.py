@@ -21,6 +21,8 @@ from tests.deployer.command import main
 from tests.real.stage import FLOWS, Stage, scratch, until
 from tests.server import Server, clean_environment, real_prefect
 
+pytestmark = pytest.mark.stack
+
 SETTINGS = {
     "PREFECT_SERVER_UI_ENABLED": "true",
     "PREFECT_SERVER_API_HOST": "0.0.0.0",  # what images say; the tests' server is bound to loopback all the same
