@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from inspect import isfunction
 from pathlib import Path
@@ -24,7 +25,7 @@ from prefect.server.schemas import states as server_states
 
 from scripts import ha, stack
 from scripts.ha import Fault, Probe, Report, Trial
-from scripts.stack import Stack
+from scripts.stack import Stack, StackError
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = 12
@@ -88,15 +89,23 @@ def states(trial: Trial, run: str) -> list[str]:
     return [one["name"] for one in sorted(found, key=lambda state: state["timestamp"])]
 
 
+def ends_as(trial: Trial, key: str, *wanted: str) -> bool:
+    """Does a silent run of this pool come to these states, one after the other? Asked up to three times: what was noted while
+    Redis restarted may reach no automation (docs/high-availability.md), and it has just been restarted."""
+    for _ in range(3):
+        run = silent_run(trial, key)
+        with suppress(StackError):
+            trial.wait_for(" and ".join(wanted), lambda: wanted[-1] in states(trial, run), 75)  # noqa: B023
+            return states(trial, run)[-len(wanted) :] == [*wanted]
+    return False
+
+
 @pytest.mark.stack
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("outcome")
 def test_a_run_without_a_sign_of_life_crashes_and_is_tried_again_where_its_deployment_asks_for_it(trial: Trial) -> None:
-    asks, does_not = silent_run(trial, "ingestion"), silent_run(trial, "maintenance")
-    trial.wait_for("the retry", lambda: "AwaitingRetry" in states(trial, asks), 90)
-    trial.wait_for("the crash", lambda: "Crashed" in states(trial, does_not), 90)
-    assert states(trial, asks)[-2:] == ["Crashed", "AwaitingRetry"]
-    assert states(trial, does_not)[-1] == "Crashed"
+    assert ends_as(trial, "ingestion", "Crashed", "AwaitingRetry")
+    assert ends_as(trial, "maintenance", "Crashed")
 
 
 # -- Without a platform
