@@ -146,12 +146,15 @@ def test_a_run_that_is_due_between_the_write_and_the_repair_is_there(stage: Stag
 
 
 def test_runs_that_the_scheduler_had_not_made_again_yet_are_made(stage: Stage) -> None:
-    """A second deploy, seconds after a first one that dropped what was not due soon."""
-    entry = stage.entry(schedules=[every(100)])
+    """A deploy seconds after one that dropped what was not due soon. Where the server's scheduler was quicker, once more."""
+    entry = stage.entry(schedules=[every(1000)])
     scheduled(stage, entry)
-    stage.release(entry)
-    stage.release(entry)
-    assert fires(stage)[next_fire(100, ahead=1)] == 1
+    dropped: list[bool] = []
+    stage.wire.before = lambda request: dropped.append(not stage.runs()) if is_patch(request) else None
+    while not (len(dropped) > 1 and dropped[-1]):
+        assert len(dropped) < 20
+        stage.release(entry)
+    assert fires(stage)[next_fire(1000, ahead=1)] == 1
 
 
 def test_a_write_that_fails_halfway_leaves_the_runs_in_place(stage: Stage) -> None:
