@@ -123,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with stack.running(settings=SETTINGS, keep=words.keep, say=_progress) as platform:
             trial = Trial(platform, words.runs, words.seconds, _progress)
+            set_up(trial)
             report = try_it(trial, FAULTS, began)
     except (StackError, marked.LocalError) as error:
         print(f"ha: {error}", file=sys.stderr)
@@ -208,15 +209,18 @@ class Trial:
         self.wait_for(f"{share:.0%} of the runs have ended", lambda: ended(self) >= share * self.runs)
 
 
-def try_it(trial: Trial, faults: Sequence[Fault], began: float, silent_after: int | None = None) -> Report:
-    """Deploy to the trial's stack, start its workers, and let the runs and the faults loose.
+def set_up(trial: Trial, silent_after: int | None = None) -> None:
+    """Deploy to the trial's stack, and start its workers.
 
     Args:
-        began: When the stack was asked for, on the monotonic clock.
         silent_after: So many seconds without a sign make a running run Crashed; default: what automations.yaml says.
     """
     deploy(trial, silent_after)
     stack.start_workers(trial.stack, say=trial.say)
+
+
+def try_it(trial: Trial, faults: Sequence[Fault], began: float) -> Report:
+    """Let the runs and the faults loose. `began`: when the stack was asked for, on the monotonic clock."""
     start_seconds = time.monotonic() - began
     with probing(trial) as probes, asking(trial):
         break_things(trial, faults)
