@@ -47,8 +47,8 @@ try-upgrade: setup ## Upgrade a whole platform from the previous Prefect while r
 image: ## Build the images server, worker and flows from the last commit; ARGUMENTS="worker --tag x"
 	@$(PYTHON) scripts/images.py $(ARGUMENTS)
 
-compose-test: infra-setup ## Bring the Compose dev stack up for real, deploy to it, run flows in it, take it down
-	@$(RUN) scripts/compose_test.py
+compose-test: infra-setup ## Bring the Compose dev stack up, deploy to it, run flows in it; ENVIRONMENTS="dev qa prod"
+	@$(RUN) scripts/compose_test.py $(ENVIRONMENTS)
 
 check: setup ## Lint, format, types, file hygiene and the lock: every hook on every file
 	@$(RUN) -m pre_commit run --all-files

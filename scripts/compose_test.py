@@ -1,4 +1,6 @@
-"""Bring the Compose dev stack up for real: build the images, deploy the last commit, run flows in the pools' workers, take all down.
+"""Bring the Compose stacks up for real: build the images, deploy the last commit, run flows in the pools' workers, take all down.
+
+    python scripts/compose_test.py [dev] [qa] [prod]
 
 Uses the Docker engine that runs; where none does, and this is root on Debian, starts one of its own (scripts/docker_engine.py). What
 is tried is a scratch clone of the last commit. Images and wheels stay in .local/compose-test for the next time; nothing else does.
@@ -12,29 +14,26 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-from urllib.request import ProxyHandler, Request, build_opener
+from typing import NoReturn
+from urllib.error import HTTPError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts import images  # noqa: E402
+from scripts import compose_stack, images  # noqa: E402
+from scripts.compose_stack import Stack, TestError, image  # noqa: E402
 from scripts.docker_engine import Engine, NoEngine, engine  # noqa: E402
 from scripts.images import Content, ImageError  # noqa: E402
-from scripts.infra_setup import find  # noqa: E402
 
-PROJECT = "prefect-compose-test"
-TAG = "compose-test"
+REFS = {"dev": "main", "qa": "v1.0.0-rc1", "prod": "v1.0.0"}
+"""Of the commit that is tried, as each environment takes it."""
+
 ENVIRONMENT = "environments/dev.yaml"
-SECONDS_TO_COME_UP = 300
 END_TO_END = "sample-end-to-end"
 PROBE = "flows/examples/probe.py"
 PROBE_TEXT = '''"""Says what it is. Only in the clone that compose_test.py makes."""
@@ -49,75 +48,12 @@ def probe() -> None:
 PROBE_ENTRY = f"\n- {{name: probe, entrypoint: {PROBE}:probe, pool: analytics}}\n"
 
 
-class TestError(Exception):
-    """It does not work, in words."""
-
-    __test__ = False
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The dev stack of a clone: its Compose project, and where its API is."""
-
-    engine: Engine
-    clone: Path
-    variables: Mapping[str, str]
-
-    @property
-    def api(self) -> str:
-        return f"http://127.0.0.1:{self.variables['API_PORT']}/api"
-
-    def compose(self, *words: str, check: bool = True) -> str:
-        """Compose on this stack's files. An error ends with the last lines of what it said."""
-        files = [f"--file={self.clone}/infra/compose/docker-compose{part}.yml" for part in ("", ".dev")]
-        command = [*compose_program(self.engine), "--project-name", PROJECT, *files, *words]
-        environment = {**clean_environment(), **self.engine.docker.environment, **self.variables, "NO_COLOR": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if check and done.returncode:
-            said = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-10:])
-            raise TestError(f"`docker compose {words[0]}` ended with {done.returncode}:\n{said}")
-        return done.stdout
-
-    def deploy(self, verb: str, *words: str) -> str:
-        """A command of the engine's, as a user types it in the clone."""
-        tool = [
-            sys.executable,
-            str(ROOT / "scripts/deploy.py"),
-            verb,
-            "--env",
-            "dev",
-            "--repo",
-            str(self.clone),
-            *words,
-        ]
-        environment = {**clean_environment(), "PREFECT_API_URL": self.api, "REPOSITORY_URL": str(self.clone)}
-        done = subprocess.run(tool, capture_output=True, text=True, env=environment, check=False)
-        if done.returncode:
-            said = "\n".join(f"    {line}" for line in (done.stdout + done.stderr).strip().splitlines()[-15:])
-            raise TestError(f"`deploy.py {verb} --env dev {' '.join(words)}` ended with {done.returncode}:\n{said}")
-        return done.stdout + done.stderr
-
-    def ask(self, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = Request(f"{self.api}{path}", data, {"Content-Type": "application/json"})
-        with build_opener(ProxyHandler({})).open(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def git(self, *words: str) -> str:
-        author = ("-c", "user.name=Test", "-c", "user.email=test@localhost", "-c", "core.hooksPath=/dev/null")
-        return images.git(self.clone, *author, *words).decode().strip()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument(
-        "--state", type=Path, default=ROOT / ".local/compose-test", metavar="DIR", help="default: %(default)s"
-    )
-    state = parser.parse_args(arguments).state.resolve()
+    words = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)
     began = time.monotonic()
     try:
-        play(state)
+        play(words.state.resolve(), words.environments or ["dev"])
         say(f"all of it in {time.monotonic() - began:.0f} s")
         return 0
     except NoEngine as error:
@@ -131,15 +67,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def play(state: Path) -> None:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument(
+        "environments",
+        nargs="*",
+        metavar="ENV",
+        type=_environment,
+        help="dev, qa or prod, several of them (default: dev)",
+    )
+    state = ROOT / ".local/compose-test"
+    parser.add_argument("--state", type=Path, default=state, metavar="DIR", help="default: %(default)s")
+    return parser
+
+
+def _environment(word: str) -> str:
+    if word not in REFS:
+        raise argparse.ArgumentTypeError(f"no environment {word!r}; there are {', '.join(REFS)}")
+    return word
+
+
+def play(state: Path, environments: Sequence[str]) -> None:
     with engine(state, say) as found, clone(state) as folder:
         commit = images.git(folder, "rev-parse", "HEAD").decode().strip()
         build(found, folder, commit)
         the_images_hold_what_they_say(found, folder, commit)
-        with up(found, folder) as stack:
-            deploys_and_runs(stack, commit)
-            an_edit_is_seen_at_once(stack)
-            the_rest_is_well(stack)
+        for env in environments:
+            began = time.monotonic()
+            with compose_stack.up(found, folder, env, state / "scratch", say) as stack:
+                if env == "dev":
+                    deploys_and_runs(stack, commit)
+                    an_edit_is_seen_at_once(stack)
+                else:
+                    nobody_comes_in_without_the_password(stack)
+                    results_have_a_block(stack)
+                    deploys_and_runs(stack, commit)
+                if env == "prod":
+                    an_api_may_go(stack)
+                the_rest_is_well(stack)
+            images.git(folder, "reset", "--quiet", "--hard", commit)
+            say(f"{env} in {time.monotonic() - began:.0f} s")
 
 
 # -- what is tried
@@ -189,19 +156,36 @@ for file in Path("flows").rglob("deployments.yaml"):
 """
 
 
+def nobody_comes_in_without_the_password(stack: Stack) -> None:
+    for auth in (":", "admin:wrong"):
+        try:
+            stack.fetch(f"{stack.api}/deployments/count", {}, auth)
+        except HTTPError as error:
+            if error.code == 401:
+                continue
+            raise TestError(f"{stack.api} answered {error.code} to somebody without the password.") from None
+        raise TestError(f"{stack.api} answers somebody without the password.")
+
+
+def results_have_a_block(stack: Stack) -> None:
+    say(stack.call("infra/storage/results.py", "block", "s3://bucket/results").strip())
+
+
 def deploys_and_runs(stack: Stack, commit: str) -> None:
     """By the environment file as it is: the pools come from it, the code from a clone of the commit."""
-    say(f"deploying {commit[:12]} to dev, into an empty Prefect")
-    say(next(line for line in stack.deploy("apply").splitlines() if line.startswith("Release ")))
+    say(f"deploying {commit[:12]} as {REFS[stack.env]} to {stack.env}, into an empty Prefect")
+    told = stack.deploy("apply", "--ref", REFS[stack.env])
+    say(next(line for line in told.splitlines() if line.startswith("Release ")))
     say(f"running {END_TO_END}: it starts runs in all three pools")
     stack.deploy("run", END_TO_END)
     ran_in_its_worker(stack, commit)
 
 
 def ran_in_its_worker(stack: Stack, commit: str) -> None:
-    """Every deployment's run: it ended well, is of the commit, and the worker of its pool says that it took it."""
-    runs = [run for run in stack.ask("/flow_runs/filter", {"sort": "START_TIME_ASC"}) if run["deployment_id"]]
-    pools = {pool_of(stack, name): stack.compose("logs", "--no-log-prefix", name) for name in workers(stack)}
+    """Every deployment's run but the schedules': it ended well, is of the commit, and its pool's worker says that it took it."""
+    runs = stack.ask("/flow_runs/filter", {"sort": "START_TIME_ASC"})
+    runs = [run for run in runs if run["deployment_id"] and not run["auto_scheduled"]]
+    pools = compose_stack.logs_by_pool(stack)
     for run in runs:
         pool, state, version = run["work_pool_name"], run["state_type"], run["deployment_version"]
         say(f"  {pool}: {run['name']} {state}, of commit {str(version)[:12]}")
@@ -236,6 +220,20 @@ def an_edit_is_seen_at_once(stack: Stack) -> None:
         say(f"  {text}")
 
 
+def an_api_may_go(stack: Stack) -> None:
+    """One of two is killed: whoever asks by way of nginx does not notice."""
+    first, *others = stack.compose("ps", "--quiet", "api").split()
+    if not others:
+        raise TestError("there is one API only.")
+    stack.engine.docker.run("kill", first)
+    took = []
+    for _ in range(20):
+        began = time.monotonic()
+        stack.ask("/deployments/count", {})
+        took.append(time.monotonic() - began)
+    say(f"one API killed: 20 of 20 questions answered, the slowest in {max(took):.1f} s")
+
+
 def the_rest_is_well(stack: Stack) -> None:
     """Backup, restart, metrics: what nobody looks at until it is needed."""
     before = stack.compose("exec", "-T", "backup", "bash", "/opt/backup.sh", "once").strip()
@@ -243,12 +241,11 @@ def the_rest_is_well(stack: Stack) -> None:
     say("down and up again: what was deployed is still there")
     count = len(stack.ask("/deployments/filter", {}))
     stack.compose("down", "--timeout", "10")
-    start(stack)
+    compose_stack.start(stack, say)
     if (found := len(stack.ask("/deployments/filter", {}))) != count or not count:
         raise TestError(f"there were {count} deployments before the restart, and there are {found} after it.")
-    with build_opener(ProxyHandler({})).open(stack.api.removesuffix("api"), timeout=30) as page:
-        if b"<title>Prefect" not in page.read():
-            raise TestError("the API's address shows no UI.")
+    if b"<title>Prefect" not in stack.fetch(stack.api.removesuffix("api")):
+        raise TestError("the API's address shows no UI.")
     if "secret" not in {one["slug"] for one in stack.ask("/block_types/filter", {})}:
         raise TestError("Prefect does not know the block type `secret`: `migrate` did not register any.")
     metrics = stack.compose("exec", "-T", "exporter", "python", "-c", METRICS)
@@ -260,7 +257,7 @@ def the_rest_is_well(stack: Stack) -> None:
 METRICS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9464/metrics').read().decode())"
 
 
-# -- the stack
+# -- what it is tried on
 
 
 @contextmanager
@@ -275,6 +272,8 @@ def clone(state: Path) -> Iterator[Path]:
     try:
         images.git(ROOT, "clone", "--quiet", "--no-tags", "--no-checkout", "--no-hardlinks", str(ROOT), str(folder))
         images.git(folder, "checkout", "--quiet", "-B", "main", head)
+        for tag in (REFS["qa"], REFS["prod"]):
+            images.git(folder, "tag", tag)
         yield folder
     finally:
         shutil.rmtree(folder.parent, ignore_errors=True)
@@ -287,100 +286,6 @@ def build(found: Engine, folder: Path, commit: str) -> None:
         base = found.bases.get("python", os.environ.get("PYTHON_IMAGE", ""))
         images.build(found.docker, folder, what, target, name, base=base, pip_conf=found.pip_conf)
         say(f"built {name} in {time.monotonic() - began:.0f} s, {images.megabytes(found.docker, name)}")
-
-
-def image(target: str) -> str:
-    return f"{images.PREFIX}{target}:{TAG}"
-
-
-@contextmanager
-def up(found: Engine, folder: Path) -> Iterator[Stack]:
-    """The stack from nothing, and back to nothing, whatever happens in between."""
-    stack = Stack(found, folder, settings(found, folder))
-    stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")  # of a try that was killed
-    try:
-        if stack.engine.own:
-            say("not tried: grafana, for which there is no package in Debian")
-        say(f"starting {', '.join(services(stack))}")
-        start(stack)
-        yield stack
-    finally:
-        say("taking it down")
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
-        found.docker.run("image", "prune", "--force")
-        signal.signal(signal.SIGINT, before)
-
-
-def start(stack: Stack) -> None:
-    began = time.monotonic()
-    words = ["up", "--detach", "--wait", "--wait-timeout", str(SECONDS_TO_COME_UP), "--no-build"]
-    try:
-        stack.compose(*words, *services(stack))
-    except TestError as error:
-        raise TestError(f"{error}\n{troubles(stack)}") from None
-    say(f"  all healthy in {time.monotonic() - began:.0f} s")
-
-
-def settings(found: Engine, folder: Path) -> dict[str, str]:
-    ports = dict(zip(("API_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT"), free_ports(4), strict=True))
-    ours = {"SERVER_IMAGE": image("server"), "WORKER_IMAGE": image("worker"), "CHECKOUT": str(folder)}
-    return {**ports, **ours, **{f"{name.upper()}_IMAGE": base for name, base in found.bases.items()}}
-
-
-def free_ports(count: int) -> list[str]:
-    """Ports that nobody listens on at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [str(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def services(stack: Stack) -> list[str]:
-    """All, but those of our own engine that nothing can stand in for."""
-    without = {"grafana"} if stack.engine.own else set()
-    return sorted(set(stack.compose("config", "--services").split()) - without)
-
-
-def workers(stack: Stack) -> list[str]:
-    return [name for name in stack.compose("config", "--services").split() if name.startswith("worker-")]
-
-
-def pool_of(stack: Stack, worker: str) -> str:
-    found = json.loads(stack.compose("config", "--format", "json"))["services"][worker]
-    return str(found["environment"]["WORK_POOL"])
-
-
-def troubles(stack: Stack) -> str:
-    """The last words of every container that is not well."""
-    rows = [json.loads(line) for line in stack.compose("ps", "--all", "--format", "json", check=False).splitlines()]
-    sick = [
-        row for row in rows if row["Health"] not in ("", "healthy") or (row["State"], row["ExitCode"]) == ("exited", 1)
-    ]
-    parts = [
-        f"{row['Service']} is {row['Status']}:\n{stack.compose('logs', '--no-log-prefix', '--tail', '15', row['Service'], check=False)}"
-        for row in sick
-    ]
-    return "\n".join(parts)
-
-
-def compose_program(found: Engine) -> list[str]:
-    environment = {**os.environ, **found.docker.environment}
-    if images._says(found.docker.program, "compose", "version", environment=environment) is not None:
-        return [found.docker.program, "compose"]
-    program = find("docker-compose")
-    if not program:
-        raise NoEngine("Compose is not here. Run `make infra-setup`, or install Docker's compose plugin.")
-    return [program]
-
-
-def clean_environment() -> dict[str, str]:
-    """Without the user's PREFECT_* variables: this never meets a real API."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "GITHUB_", "COMPOSE_"))}
 
 
 def say(line: str) -> None:
