@@ -25,6 +25,12 @@ SOON = timedelta(seconds=75)
 LOOK = timedelta(seconds=10)
 """How long a look at what is due soon holds: less than SOON by that minute, and by what one deployment takes."""
 
+A_PASS = timedelta(seconds=1)
+"""The server's scheduler is through with what it has read of a few deployments, ..."""
+
+A_PASS_MORE = timedelta(seconds=0.05)
+"""... and for each more, up to the hundred that it reads at a time."""
+
 
 @dataclass(frozen=True)
 class Author:
@@ -185,8 +191,20 @@ def _deployments(prepared: Prepared, changes: list[Change], at_a_time: int) -> I
     else:
         yield from (_try(c, deployments.create, client, c) for c in new)
     yield from (_try(c, deployments.delete, client, c) for c in changes if c.action == "delete")
-    updates = _updates(client, [c for c in changes if c.action in ("update", "pause")])
-    yield from writers.several(client, updates, at_a_time)
+    updates = {c.name: c for c in changes if c.action in ("update", "pause")}
+    done = []
+    for outcome in writers.several(client, _updates(client, list(updates.values())), at_a_time):
+        done += [updates[outcome.name]] if outcome.result == "done" else []
+        yield outcome
+    _drop_strays(client, [c for c in done if deployments.may_leave_strays(c)], at_a_time)
+
+
+def _drop_strays(client: Client, changes: list[Change], at_a_time: int) -> None:
+    """Once the server's scheduler is through with whatever it read before these were written."""
+    if changes:
+        client.sleep((A_PASS + A_PASS_MORE * min(len(changes), 100)).total_seconds())
+        for _ in writers.several(client, [partial(deployments.remake_runs, client, c) for c in changes], at_a_time):
+            pass
 
 
 def _create_loaded(prepared: Prepared, new: list[Change]) -> Iterable[Outcome]:

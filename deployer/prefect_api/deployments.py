@@ -147,6 +147,29 @@ def update(client: Client, change: Change, due: bool) -> None:
         schedules.converge(client, change)
 
 
+def may_leave_strays(change: Change) -> bool:
+    """Runs may come up after this write that it should have ended: see `remake_runs`."""
+    assert change.live
+    pauses = change.touches("paused") and change.target["paused"]
+    return any(schedules.replaced(change)) or (pauses and any(s["active"] for s in change.live.fields["schedules"]))
+
+
+def remake_runs(client: Client, change: Change) -> None:
+    """Drop what is scheduled ahead, and make it anew by the schedules as they are.
+
+    The server's scheduler reads schedules in one transaction and inserts their runs in a later one. What was read before a schedule
+    was changed, deleted or paused, and inserted after it, would be carried out as well. What a worker has taken of it is cancelled.
+    """
+    assert change.live
+    paused, (_, gone) = change.target["paused"], schedules.replaced(change)
+    running = not paused and any(s["active"] for s in change.target["schedules"])
+    for run in runs.taken_ahead(client, change.live.id) if gone else ():
+        if runs.maker(run) in gone:
+            runs.cancel(client, run["id"], "The server made it of a schedule that was deleted meanwhile")
+    with runs.kept(client, change.live.id, running):
+        client.patch(f"/deployments/{change.live.id}", {"paused": paused})
+
+
 def patch_body(change: Change) -> dict[str, Any]:
     want = change.target
     body = {key: want[key] for key in (*PLAIN, *WHOLE) if change.touches(key)}

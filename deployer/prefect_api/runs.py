@@ -47,6 +47,17 @@ def made(client: Client, deployment: str, since: datetime) -> list[dict[str, Any
     return list(_made(client, [deployment], {"expected_start_time": {"after_": since.isoformat()}}))
 
 
+def taken_ahead(client: Client, deployment: str) -> list[dict[str, Any]]:
+    """Runs of one deployment's schedules that a worker has taken before they are due."""
+    chosen = {"state": {"type": {"any_": ["PENDING"]}}, "expected_start_time": {"after_": client.now().isoformat()}}
+    return list(_made(client, [deployment], chosen))
+
+
+def cancel(client: Client, run: str, message: str) -> None:
+    state = {"type": "CANCELLED", "name": "Cancelled", "message": message}
+    client.request("POST", f"/flow_runs/{run}/set_state", {"state": state})
+
+
 def _made(client: Client, deployments: list[str], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
     body = {
         "deployments": {"id": {"any_": deployments}},

@@ -33,9 +33,7 @@ def converge(client: Client, change: Change) -> None:
     base = f"/deployments/{deployment}/schedules"
     since = client.now()
     wanted = [_anchored(want, since) for want in change.target["schedules"]]
-    pairs, gone = _in_place(*pair_schedules(wanted, change.live.extra["schedules"]))
-    changed = [(want, have) for want, have in pairs if have and _differ(want, have)]
-    new = [want for want, have in pairs if have is None]
+    changed, new, gone = _sorted(wanted, change.live.extra["schedules"])
     ended = {have["id"] for have in gone} | _moved(changed, new)
     waiting = runs.due(client, [deployment], None, since + AHEAD) if ended else []
     if gone:
@@ -54,6 +52,14 @@ def converge(client: Client, change: Change) -> None:
             runs.schedule(client, deployment, start)
 
 
+def replaced(change: Change) -> tuple[list[str], list[str]]:
+    """The ids of the schedules that a change changes, and of those that it deletes."""
+    if not (change.live and change.touches("schedules")):
+        return [], []
+    changed, _, gone = _sorted(change.target["schedules"], change.live.extra["schedules"])
+    return [have["id"] for _, have in changed], [have["id"] for have in gone]
+
+
 AHEAD = timedelta(hours=1)
 """As far as the server makes runs at least."""
 
@@ -63,6 +69,13 @@ def _anchored(want: Fields, since: datetime) -> Fields:
     if "interval" not in want or want.get("anchor_date"):
         return want
     return {**want, "anchor_date": (since - timedelta(milliseconds=1)).isoformat()}
+
+
+def _sorted(wanted: list[Any], live: list[Any]) -> tuple[list[tuple[Any, Any]], list[Any], list[Any]]:
+    """Those to change, each with its live one; those to create; those to delete."""
+    pairs, gone = _in_place(*pair_schedules(wanted, live))
+    changed = [(want, have) for want, have in pairs if have and _differ(want, have)]
+    return changed, [want for want, have in pairs if have is None], gone
 
 
 def _differ(want: Fields, have: Fields) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -17,6 +21,7 @@ from deployer import apply as engine
 from deployer.environment import Api
 from deployer.prefect_api import Client
 from tests.real.stage import Stage, at, until, worker
+from tests.server import Server
 
 pytestmark = pytest.mark.usefixtures("warm_loader")
 
@@ -147,14 +152,15 @@ def test_a_run_that_is_due_between_the_write_and_the_repair_is_there(stage: Stag
 
 def test_runs_that_the_scheduler_had_not_made_again_yet_are_made(stage: Stage) -> None:
     """A deploy seconds after one that dropped what was not due soon. Where the server's scheduler was quicker, once more."""
-    entry = stage.entry(schedules=[every(1000)])
+    anchor = datetime.now(UTC).replace(microsecond=0)
+    entry = stage.entry(schedules=[{"interval": 1800, "anchor_date": anchor.isoformat()}])
     scheduled(stage, entry)
     dropped: list[bool] = []
     stage.wire.before = lambda request: dropped.append(not stage.runs()) if is_patch(request) else None
     while not (len(dropped) > 1 and dropped[-1]):
         assert len(dropped) < 20
         stage.release(entry)
-    assert fires(stage)[next_fire(1000, ahead=1)] == 1
+    assert fires(stage)[anchor + timedelta(seconds=1800)] == 1
 
 
 def test_a_write_that_fails_halfway_leaves_the_runs_in_place(stage: Stage) -> None:
@@ -239,6 +245,57 @@ def test_a_run_that_waits_for_a_concurrency_slot_is_not_doubled(stage: Stage) ->
     stage.begin(stage.run_at(late), "SCHEDULED", "AwaitingConcurrencySlot")
     stage.release(stage.entry(schedules=[WITHOUT]))
     assert fires(stage)[late] == 1
+
+
+def test_runs_that_the_servers_scheduler_made_of_what_it_had_read_before_the_deploy_go(
+    stage: Stage, real_server: Server
+) -> None:
+    """It reads schedules, and inserts their runs some moment later: here when the old schedule has been deleted. A worker takes one."""
+    scheduled(stage, stage.entry(schedules=[every(600, slug="s")]))
+    read, due = scheduled_rows(real_server, stage), next_fire(600, ahead=60)
+    stray = stage.run_at(due)
+
+    def insert(request: httpx.Request) -> None:
+        if request.method == "POST" and request.url.path.endswith("/schedules"):
+            put_rows(real_server, read)
+            stage.begin(stray, "PENDING")
+
+    stage.wire.after = insert
+    stage.release(stage.entry(schedules=[every(600)]))
+    left = Counter(at(run) for run in stage.runs() if run["state_type"] != "CANCELLED")
+    assert left[due] == 1
+    assert set(left.values()) == {1}
+
+
+def scheduled_rows(server: Server, stage: Stage) -> dict[str, list[tuple[Any, ...]]]:
+    """The runs of a stage's deployment that wait, and their states, as the database has them."""
+    deployment = UUID(stage.deployment()["id"])
+    chosen = "SELECT id FROM flow_run WHERE deployment_id = ? AND state_type = 'SCHEDULED'"
+    with database(server) as connection:
+        found = {
+            "flow_run": connection.execute(f"SELECT * FROM flow_run WHERE id IN ({chosen})", (str(deployment),)),
+            "flow_run_state": connection.execute(
+                f"SELECT * FROM flow_run_state WHERE flow_run_id IN ({chosen})", (str(deployment),)
+            ),
+        }
+        return {table: rows.fetchall() for table, rows in found.items()}
+
+
+def put_rows(server: Server, rows: dict[str, list[tuple[Any, ...]]]) -> None:
+    with database(server) as connection:
+        for table, found in rows.items():
+            marks = ", ".join("?" for _ in found[0])
+            connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", found)
+
+
+@contextmanager
+def database(server: Server) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(server.home / ".prefect/prefect.db", timeout=30)
+    try:
+        with connection:
+            yield connection
+    finally:
+        connection.close()
 
 
 def test_a_run_is_not_doubled_when_its_rule_moves_to_another_slug(stage: Stage) -> None:
