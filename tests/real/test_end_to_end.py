@@ -88,6 +88,7 @@ def version(number: int) -> dict[str, str]:
     return {"flows/alpha/flows.py": VERSIONED.replace("{VERSION}", str(number)).replace("{{", "{").replace("}}", "}")}
 
 
+@pytest.mark.stack
 def test_a_commit_travels_to_a_worker_and_back(shell: Shell, stage: Stage, tmp_path: Path) -> None:
     stage.environment["secrets"] = {stage.named("token"): "${TOKEN:-}"}
     stage.variables["TOKEN"] = SECRET

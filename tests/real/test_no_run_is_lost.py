@@ -64,6 +64,7 @@ def scheduled(stage: Stage, *entries: dict[str, Any]) -> None:
         stage.ask("POST", f"/deployments/{deployment['id']}/schedule", {})
 
 
+@pytest.mark.stack
 def test_every_fire_time_has_one_run_through_many_deploys_in_its_second(stage: Stage, tmp_path: Path) -> None:
     """With a worker that takes runs ahead. Each deploy is written at a moment when both deployments fire, or shortly before."""
     stage.environment["source"] = {"strategy": "local", "directory": str(stage.repo.path)}
