@@ -41,11 +41,12 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from pydantic import TypeAdapter
 
 from deployer import prepare
 from deployer.desired import Scope
 from deployer.environment import Api, Environment
-from deployer.errors import DeployError, Unreachable
+from deployer.errors import ApiRefused, DeployError, Unreachable
 from deployer.ledger import Ledger, parse
 from deployer.model import KINDS, Release
 from deployer.plan import Options
@@ -88,6 +89,10 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "1 if an active schedule fires within a day and the server has made no run for it.",
         ("deployment", "pool"),
     ),
+    "deployment_short_of_runs": (
+        "1 if a schedule has runs ahead, and not as many as the server's scheduler keeps.",
+        ("deployment", "pool"),
+    ),
     # releases
     "release_info": ("The newest release.", (*PLACE, "commit", "ref", "result")),
     "release_number": ("The newest release's number.", PLACE),
@@ -126,6 +131,9 @@ OVERLAP = timedelta(minutes=1)
 MEMORY = timedelta(hours=26)
 """How far back the first reading looks: so a restart does not forget that last night's run failed."""
 SOON = timedelta(days=1)
+GRACE = timedelta(minutes=3)
+"""What should have been made so long ago: the server's scheduler comes by every minute."""
+SECOND = timedelta(seconds=1)
 AGAIN = 60.0
 """Seconds until what failed is tried again, however seldom its turn comes."""
 OTHER, NONE = "(other)", "(none)"
@@ -337,6 +345,72 @@ class Deployments:
         for d in expected:
             missing[self.names.label(d["id"]), d["work_pool_name"] or NONE] += d["id"] not in have
         yield from (("deployment_without_next_run", count > 0, *labels) for labels, count in missing.items())
+        yield from self._short(client, [d for d in found if not d["paused"]], now)
+
+    def _short(self, client: Client, unpaused: Iterable[Mapping[str, Any]], now: datetime) -> Iterator[Sample]:
+        """What shows a scheduler that stopped while those whose turn has not come yet have all their runs."""
+        scheduler = Scheduler.of(client)
+        if not scheduler:
+            return
+        edges = {d["id"]: (edge, d) for d in unpaused if (edge := scheduler.edge(d, now - GRACE))}
+        behind = set(edges) - reached(client, {id: edge for id, (edge, _) in edges.items()})
+        have = runs.provided(client, sorted(behind), now)
+        short: Counts[tuple[str, str]] = Counts()
+        for id, (_, d) in edges.items():
+            short[self.names.label(id), d["work_pool_name"] or NONE] += id in have
+        yield from (("deployment_short_of_runs", count > 0, *labels) for labels, count in short.items())
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """How many runs the server's scheduler keeps ahead of every active schedule, and how far."""
+
+    fewest: int
+    most: int
+    ahead: timedelta
+    horizon: timedelta
+
+    @classmethod
+    def of(cls, client: Client) -> Scheduler | None:
+        """As the API is set; its services should be set alike. Prefect Cloud, for one, does not tell."""
+        with suppress(ApiRefused, KeyError):
+            told = client.get("/admin/settings")["server"]["services"]["scheduler"]
+            ahead, horizon = map(SPAN.validate_python, (told["min_scheduled_time"], told["max_scheduled_time"]))
+            return cls(told["min_runs"], told["max_runs"], ahead, horizon)
+        return None
+
+    def edge(self, deployment: Mapping[str, Any], since: datetime) -> datetime | None:
+        """The deployment's last run is later than that, if the scheduler did its work. None: that cannot be told."""
+        active = (one["schedule"] for one in deployment["schedules"] if one["active"])
+        return max((edge for schedule in active if (edge := self._edge(schedule, since))), default=None)
+
+    def _edge(self, schedule: Mapping[str, Any], since: datetime) -> datetime | None:
+        """Half-way between two times, so that a change of the clocks makes no difference."""
+        times = next_times(schedule, since, self.fewest)
+        if not times or len(times) < self.fewest or times[-1] > since + self.horizon:
+            return None
+        before = [since, *times][-2]
+        edge = before + (times[-1] - before) / 2
+        gap = (times[-1] - since) / len(times)
+        goes_on = gap * self.most > self.ahead and next_time(schedule, since + self.ahead)
+        return max(edge, since + self.ahead) if goes_on else edge
+
+
+SPAN = TypeAdapter(timedelta)
+
+
+def reached(client: Client, edges: Mapping[str, datetime]) -> set[str]:
+    """Which of these deployments have a run that a schedule made for later than that, whatever became of it."""
+    found: set[str] = set()
+    ordered = sorted(edges, key=lambda id: edges[id])  # those that reach equally far together: fewest rows
+    for start in range(0, len(ordered), 200):
+        group = ordered[start : start + 200]
+        chosen = {"expected_start_time": {"after_": edges[group[0]].isoformat()}}
+        body = {"deployments": {"id": {"any_": group}}, "flow_runs": chosen, "sort": "EXPECTED_START_TIME_DESC"}
+        for run in client.pages("/flow_runs/filter", body):
+            if run["auto_scheduled"] and moment(run["expected_start_time"]) > edges[run["deployment_id"]]:
+                found.add(run["deployment_id"])
+    return found
 
 
 def fires(deployment: Mapping[str, Any], now: datetime) -> bool:
@@ -359,10 +433,25 @@ def next_time(schedule: Mapping[str, Any], now: datetime) -> datetime | None:
     return None
 
 
-def _next_of_rule(text: str, local: datetime, zone: ZoneInfo) -> datetime | None:
+def next_times(schedule: Mapping[str, Any], since: datetime, count: int) -> list[datetime]:
+    """Its next ones, in order; fewer where it ends, none where that cannot be told exactly."""
+    found: list[datetime] = []
+    if _endless(schedule.get("rrule") or ""):
+        return found
+    while len(found) < count and (at := next_time(schedule, found[-1] + SECOND if found else since)):
+        found.append(at)
+    return found
+
+
+def _endless(text: str) -> bool:
+    """A rule that fires so often that to count all its times from their beginning takes long."""
     often = any(f"FREQ={word}" in text for word in ("SECONDLY", "MINUTELY", "HOURLY"))
-    if often and "UNTIL" not in text and "COUNT" not in text:
-        return local  # to count them all from their beginning takes long
+    return often and "UNTIL" not in text and "COUNT" not in text
+
+
+def _next_of_rule(text: str, local: datetime, zone: ZoneInfo) -> datetime | None:
+    if _endless(text):
+        return local
     rule = rrulestr(text, dtstart=datetime(2020, 1, 1), ignoretz=True)  # Prefect's own beginning
     found = rule.after(local.replace(tzinfo=None))
     return found.replace(tzinfo=zone) if found else None

@@ -29,6 +29,8 @@ from tests.fake_prefect import FakePrefect
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "infra/monitoring/exporter.py"
 OFTEN = {"interval": 900, "anchor_date": "2026-01-01T00:00:00+00:00"}
+SCHEDULER = {"min_runs": 3, "max_runs": 100, "min_scheduled_time": "PT1H", "max_scheduled_time": "P100D"}
+"""As GET /admin/settings of Prefect 3.8.8 says."""
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Platform:
 
     def __post_init__(self) -> None:
         self.api = self.fake.backstage
+        self.fake.settings["services"] = {"scheduler": SCHEDULER}
         self.restart()
 
     def restart(self) -> None:
@@ -371,7 +374,76 @@ def test_a_schedule_without_runs_ahead_is_overdue(platform: Platform) -> None:
     assert platform.all("deployments") == {("pool", "false"): 5, ("pool", "true"): 1}
 
 
+def daily(ago: timedelta) -> dict[str, Any]:
+    """A schedule that fired that long ago."""
+    return {"interval": 86400, "anchor_date": (datetime.now(UTC) - ago).isoformat()}
+
+
+def short(platform: Platform) -> dict[str, float]:
+    platform.look()
+    return {labels[0]: value for labels, value in platform.all("deployment_short_of_runs").items()}
+
+
+@pytest.mark.parametrize(("minutes", "told"), [(1, 0), (10, 1)])
+def test_the_first_nightly_run_after_it_shows_that_the_scheduler_stopped(
+    platform: Platform, minutes: int, told: int
+) -> None:
+    """A healthy one comes by every minute."""
+    nightly = platform.deploy("nightly", daily(timedelta(minutes=minutes)))
+    before = datetime.now(UTC) - timedelta(hours=1)
+    platform.api.post(f"/deployments/{nightly}/schedule", json={"start_time": before.isoformat()})
+    platform.run("nightly", late=-9 * 86400)  # by hand
+    assert short(platform) == {"nightly/nightly": told}
+    assert platform.told("deployment_without_next_run", deployment="nightly/nightly", pool="pool") == 0
+    platform.api.post(f"/deployments/{nightly}/schedule")
+    assert short(platform) == {"nightly/nightly": 0}
+
+
+def test_a_frequent_schedule_is_short_long_before_its_last_run(platform: Platform) -> None:
+    """Of the hour that the scheduler keeps ahead some minutes are gone."""
+    often = platform.deploy("often", {"interval": 60, "anchor_date": "2026-01-01T00:00:00+00:00"})
+    start = (datetime.now(UTC) - timedelta(minutes=6)).isoformat()
+    platform.api.post(f"/deployments/{often}/schedule", json={"start_time": start})
+    assert short(platform) == {"often/often": 1}
+    platform.api.post(f"/deployments/{often}/schedule")
+    assert short(platform) == {"often/often": 0}
+
+
+def test_a_run_that_somebody_cancelled_ahead_of_its_time_is_not_missed(platform: Platform) -> None:
+    """The scheduler never makes it again."""
+    nightly = platform.deploy("nightly", daily(timedelta(hours=2)))
+    platform.api.post(f"/deployments/{nightly}/schedule")
+    last = max(platform.api.post("/flow_runs/filter", json={}).json(), key=lambda run: str(run["expected_start_time"]))
+    platform.enter(last["id"], "CANCELLED")
+    assert short(platform) == {"nightly/nightly": 0}
+
+
+def test_nobody_is_short_without_a_run_ahead_or_where_the_server_does_not_say_what_it_keeps(platform: Platform) -> None:
+    """None at all: it was just deployed, or the server cannot expand the schedule."""
+    platform.deploy("bare", daily(timedelta(hours=2)))
+    platform.deploy("yearly", {"cron": "0 0 1 1 *"})
+    platform.deploy("paused", daily(timedelta(hours=2)), paused=True)
+    assert short(platform) == {"bare/bare": 0}
+    del platform.fake.settings["services"]
+    assert short(platform) == {}
+    assert platform.told("reader_up", reader="deployments") == 1
+
+
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "days"),
+    [
+        ({"cron": "0 20 * * 1-5"}, [10, 11, 12]),
+        ({"interval": 86400.0, "anchor_date": "2026-01-01T00:30:00Z"}, [11, 12, 13]),
+        ({"rrule": "DTSTART:20260101T060000\nRRULE:FREQ=DAILY;UNTIL=20260312T000000"}, [11]),
+        ({"rrule": "FREQ=HOURLY;INTERVAL=5"}, []),
+    ],
+)
+def test_the_times_that_follow(schedule: dict[str, Any], days: list[int]) -> None:
+    """Those of a rule by the hour would have to be counted from their beginning."""
+    assert [at.day for at in exporter.next_times(schedule, NOW, 3)] == days
 
 
 @pytest.mark.parametrize(
