@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx
 from croniter import croniter
@@ -110,6 +110,8 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "drift_compared": ("1 if live and release could be compared.", PLACE),
     # backups
     "backup_timestamp_seconds": ("When the newest backup was made; 0: there is none.", ("of",)),
+    "backup_due_timestamp_seconds": ("When the one after it should be made.", ("of",)),
+    "backup_cronjob_info": ("A CronJob whose backups the exporter does not see (--backups-cronjob).", ("cronjob",)),
     "backup_bytes": ("The size of the newest backup's file.", ("of",)),
     "backup_verified": ("1 if the newest backup was restored and compared.", ("of",)),
 }
@@ -130,7 +132,7 @@ OVERLAP = timedelta(minutes=1)
 """Read again, as a run's end may be written a little after the time that it says."""
 MEMORY = timedelta(hours=26)
 """How far back the first reading looks: so a restart does not forget that last night's run failed."""
-SOON = timedelta(days=1)
+SOON = DAY = timedelta(days=1)
 GRACE = timedelta(minutes=3)
 """What should have been made so long ago: the server's scheduler comes by every minute."""
 SECOND = timedelta(seconds=1)
@@ -537,30 +539,47 @@ def _environment(url: str, scope: Scope) -> Environment:
 
 @dataclass(frozen=True)
 class Backups:
-    """The warehouse's, as its flow records them, and files that something else writes into a folder."""
+    """The warehouse's, as its flow records them, and files that something else writes into a folder, by a schedule of its own."""
 
-    folder: Path | None
+    folder: Path | None = None
+    schedule: Mapping[str, Any] = field(default_factory=lambda: {"interval": DAY.total_seconds()})
+    cronjob: str | None = None
 
     def __call__(self, client: Client) -> Iterator[Sample]:
         yield from self._warehouse(client)
         if self.folder:
-            files = [p.stat() for p in self.folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
-            newest = max(files, key=lambda stat: stat.st_mtime, default=None)
-            yield "backup_timestamp_seconds", newest.st_mtime if newest else 0, "prefect"
-            if newest:
-                yield "backup_bytes", newest.st_size, "prefect"
+            yield from self._files(self.folder)
+        if self.cronjob:
+            yield "backup_cronjob_info", 1, self.cronjob
+
+    def _files(self, folder: Path) -> Iterator[Sample]:
+        files = [p.stat() for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
+        newest = max(files, key=lambda stat: stat.st_mtime, default=None)
+        yield "backup_timestamp_seconds", newest.st_mtime if newest else 0, "prefect"
+        if newest:
+            made = datetime.fromtimestamp(newest.st_mtime, UTC)
+            schedule = {"anchor_date": made.isoformat(), **self.schedule}
+            yield "backup_due_timestamp_seconds", following([schedule], made).timestamp(), "prefect"
+            yield "backup_bytes", newest.st_size, "prefect"
 
     def _warehouse(self, client: Client) -> Iterator[Sample]:
         """Where none was made yet, the time since which it should have been: a deployment's creation."""
-        body = {"artifacts": {"key": {"any_": ["database-backup"]}}, "sort": "CREATED_DESC", "limit": 1}
-        for made in client.request("POST", "/artifacts/filter", body):
-            yield "backup_timestamp_seconds", moment(made["created"]).timestamp(), "warehouse"
-            yield "backup_verified", "-unverified" not in (made["description"] or ""), "warehouse"
-            return
         found = client.pages("/deployments/filter", {"deployments": {"name": {"like_": "database-backup"}}})
         waiting = [d for d in found if not d["paused"] and any(one["active"] for one in d["schedules"])]
-        if waiting:
-            yield "backup_timestamp_seconds", min(moment(d["created"]) for d in waiting).timestamp(), "warehouse"
+        body = {"artifacts": {"key": {"any_": ["database-backup"]}}, "sort": "CREATED_DESC", "limit": 1}
+        newest = client.request("POST", "/artifacts/filter", body)
+        times = [moment(one["created"]) for one in newest or waiting]
+        if times:
+            schedules = [one["schedule"] for d in waiting for one in d["schedules"] if one["active"]]
+            yield "backup_timestamp_seconds", min(times).timestamp(), "warehouse"
+            yield "backup_due_timestamp_seconds", following(schedules, min(times)).timestamp(), "warehouse"
+        for made in newest:
+            yield "backup_verified", "-unverified" not in (made["description"] or ""), "warehouse"
+
+
+def following(schedules: Iterable[Mapping[str, Any]], made: datetime) -> datetime:
+    """When the backup after this one is due: a day later where no schedule says so."""
+    return min((at for one in schedules for at in next_times(one, made + SECOND, 1)), default=made + DAY)
 
 
 def read_api(client: Client) -> Iterator[Sample]:
@@ -686,7 +705,7 @@ def make(
     registry: CollectorRegistry,
     interval: float = 30.0,
     window: timedelta = timedelta(hours=1),
-    backups: Path | None = None,
+    backups: Backups | None = None,
     most: int = 500,
 ) -> Exporter:
     """The readers, in the order of a turn; what is costly, or seldom changes, comes less often."""
@@ -698,7 +717,7 @@ def make(
         ("runs", 1, of_runs),
         ("pools", 1, read_pools),
         ("releases", 2, read_releases),
-        ("backups", 10, Backups(backups)),
+        ("backups", 10, backups or Backups()),
         ("drift", 20, Drift()),
     )
     exporter = Exporter(client, [Reader(name, interval * turns, read) for name, turns, read in table])
@@ -723,9 +742,9 @@ def main(words: list[str] | None = None) -> int:
     except (DeployError, OSError) as error:
         print(f"exporter: {error}", file=sys.stderr)
         return 1
-    exporter = make(
-        client, registry, asked.interval, timedelta(seconds=asked.window), asked.backups, asked.max_deployments
-    )
+    window = timedelta(seconds=asked.window)
+    backups = Backups(asked.backups, asked.backups_schedule, asked.backups_cronjob)
+    exporter = make(client, registry, asked.interval, window, backups, asked.max_deployments)
     if asked.once:
         exporter.turn()
         print(generate_latest(registry).decode(), end="")
@@ -784,8 +803,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backups", type=Path, metavar="DIR", help="where the backups of Prefect's own database are written"
     )
+    parser.add_argument(
+        "--backups-schedule",
+        type=_schedule,
+        default="86400",
+        metavar="WHEN",
+        help="how often: seconds, or five fields of cron and a time zone, such as '15 2 * * * Etc/UTC'; default: %(default)s",
+    )
+    parser.add_argument(
+        "--backups-cronjob", metavar="NAME", help="the CronJob that makes them where no folder has them, for a rule"
+    )
     parser.add_argument("--once", action="store_true", help="read once, print, end")
     return parser
+
+
+def _schedule(text: str) -> dict[str, Any]:
+    """What Prefect would call it, without an anchor."""
+    cron, _, zone = text.rpartition(" ")
+    with suppress(ValueError):
+        if (seconds := float(text)) > 0:
+            return {"interval": seconds}
+    with suppress(ValueError, ZoneInfoNotFoundError):
+        if croniter.is_valid(cron) and ZoneInfo(zone):
+            return {"cron": cron, "timezone": zone}
+    raise argparse.ArgumentTypeError(f"{text!r} is neither seconds nor cron's fields and a time zone")
 
 
 if __name__ == "__main__":

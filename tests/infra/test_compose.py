@@ -286,6 +286,14 @@ def volumes(service: Mapping[str, Any]) -> dict[str, str]:
     return {m["target"]: m["source"] for m in service.get("volumes", []) if m["type"] == "volume"}
 
 
+def test_who_watches_the_backups_knows_how_often_they_are_made(env: str) -> None:
+    given = {**({} if env == "dev" else GIVEN), "BACKUP_EVERY_SECONDS": "3600"}
+    found = json.loads(compose(env, "config", "--format", "json", **given).stdout)["services"]
+    asked = import_module("infra.monitoring.exporter")._parser().parse_args(found["exporter"]["command"][2:])
+    assert asked.backups_schedule == {"interval": float(found["backup"]["environment"]["EVERY_SECONDS"])}
+    assert asked.listen == "0.0.0.0:9464" and asked.backups_schedule["interval"] == 3600
+
+
 def test_what_has_to_last_is_in_a_volume(env: str) -> None:
     found = services(env)
     backup_service = found["backup"]

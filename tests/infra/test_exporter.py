@@ -110,7 +110,7 @@ def platform(fake: FakePrefect) -> Platform:
 def everything(fake: FakePrefect, folder: Path) -> Platform:
     """A platform of which every metric has something to tell."""
     Stage(fake).apply(config(deployment("hello"), variables={"colour": "red"}))
-    platform = Platform(fake, {"backups": folder})
+    platform = Platform(fake, {"backups": exporter.Backups(folder, cronjob="prefect-platform-backup")})
     platform.api.patch("/variables/name/colour", json={"value": "blue"})
     platform.pool(concurrency_limit=2)
     platform.api.post("/work_pools/pool/queues", json={"name": "urgent", "is_paused": True})
@@ -583,15 +583,61 @@ def test_a_backup_that_was_never_made_is_as_old_as_its_schedule(platform: Platfo
 
 
 def test_of_a_folder_the_newest_file_counts(fake: FakePrefect, tmp_path: Path) -> None:
-    platform = Platform(fake, {"backups": tmp_path})
+    platform = Platform(fake, {"backups": exporter.Backups(tmp_path)})
     platform.look()
     assert platform.told("backup_timestamp_seconds", of="prefect") == 0
+    assert platform.told("backup_due_timestamp_seconds", of="prefect") is None
     for name, age in (("new.dump", 100), ("old.dump", 9000), (".new.dump.part", 1)):
         (tmp_path / name).write_text(name)
         os.utime(tmp_path / name, (0, 1_000_000_000 - age))
     platform.look()
     assert platform.told("backup_timestamp_seconds", of="prefect") == 1_000_000_000 - 100
     assert platform.told("backup_bytes", of="prefect") == len("new.dump")
+
+
+NIGHT = datetime(2026, 3, 6, 2, 20, tzinfo=UTC)
+"""A Friday."""
+
+
+@pytest.mark.parametrize(
+    ("schedule", "due"),
+    [
+        ("86400", NIGHT + timedelta(days=1)),
+        ("3600", NIGHT + timedelta(hours=1)),
+        ("15 2 * * 1-5 Etc/UTC", datetime(2026, 3, 9, 2, 15, tzinfo=UTC)),
+    ],
+)
+def test_the_next_file_is_due_when_its_schedule_says(
+    fake: FakePrefect, tmp_path: Path, schedule: str, due: datetime
+) -> None:
+    (tmp_path / "prefect.dump").touch()
+    os.utime(tmp_path / "prefect.dump", (0, NIGHT.timestamp()))
+    asked = exporter._parser().parse_args(["--backups-schedule", schedule]).backups_schedule
+    platform = Platform(fake, {"backups": exporter.Backups(tmp_path, asked)})
+    platform.look()
+    assert platform.told("backup_due_timestamp_seconds", of="prefect") == due.timestamp()
+
+
+@pytest.mark.parametrize("text", ["0", "-60", "nightly", "15 2 * * *", "15 2 * * * Mars/Olympus"])
+def test_a_schedule_of_backups_that_cannot_be_read_is_told(text: str) -> None:
+    process = command("--once", f"--backups-schedule={text}")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"--backups-schedule: '{text}' is neither seconds nor cron's fields and a time zone" in err
+
+
+def test_the_warehouses_next_backup_is_due_when_its_deployment_fires(platform: Platform) -> None:
+    """Once a day where none is scheduled."""
+    platform.fake.now = NIGHT
+    platform.artifact("database-backup", "shop-1.dump at s3://bucket")
+    platform.fake.now = None
+    platform.look()
+    day = NIGHT + timedelta(days=1)
+    assert platform.told("backup_due_timestamp_seconds", of="warehouse") == pytest.approx(day.timestamp(), abs=5)
+    platform.deploy("database-backup", {"cron": "0 3 * * 0", "timezone": "UTC"})
+    platform.look()
+    sunday = datetime(2026, 3, 8, 3, tzinfo=UTC)
+    assert platform.told("backup_due_timestamp_seconds", of="warehouse") == sunday.timestamp()
 
 
 # -- the API is away

@@ -505,12 +505,22 @@ def test_the_exporter_is_started_with_what_it_takes() -> None:
     assert box["args"][:2] == ["python", "/opt/prefect-platform/exporter.py"]
     asked = import_module("infra.monitoring.exporter")._parser().parse_args(box["args"][2:])
     assert asked.listen == "0.0.0.0:9464" and str(asked.backups) == "/backups"
+    assert asked.backups_schedule == {"cron": "15 2 * * *", "timezone": "Etc/UTC"} and not asked.backups_cronjob
     assert {e["name"] for e in box["env"]} == {
         "HOME",
         "PREFECT_HOME",
         "PREFECT_API_URL",
         "PREFECT_API_AUTH_STRING_FILE",
     }
+
+
+@pytest.mark.parametrize("env", ["dev", "prod"])
+def test_of_backups_that_the_exporter_does_not_see_it_knows_the_cronjob(env: str) -> None:
+    """In a bucket, or in a volume that one pod alone can mount."""
+    objects = rendered(env)
+    (box,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    asked = import_module("infra.monitoring.exporter")._parser().parse_args(box["args"][2:])
+    assert asked.backups is None and asked.backups_cronjob == only(objects, "CronJob")["metadata"]["name"]
 
 
 def test_images_run_as_the_user_that_they_were_made_for() -> None:

@@ -52,7 +52,10 @@ WORDS = {
     "inf",
     "nan",
 }
-OF_PROMETHEUS = {"up": {"job", "instance"}, "alertmanager_notifications_failed_total": {"integration", "reason"}}
+OF_OTHERS = {"up": {"job", "instance"}, "alertmanager_notifications_failed_total": {"integration", "reason"}} | {
+    f"kube_cronjob_{name}": {"namespace", "cronjob"}  # of kube-state-metrics
+    for name in ("status_last_schedule_time", "status_last_successful_time", "next_schedule_time", "spec_suspend")
+}
 OF_TARGETS = {"job", "instance", "environment"}
 
 infra = pytest.mark.infra
@@ -116,13 +119,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def known(exported: str) -> dict[str, set[str]]:
     """Every metric that is scraped or recorded -> its labels."""
-    found = dict(OF_PROMETHEUS)
+    found = dict(OF_OTHERS)
     for family in text_string_to_metric_families(exported):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     for names in recorded().values():
         found |= {name: {"event"} if name == "prefect_worker_channel_connections_total" else set() for name in names}
-    return found | {rule["record"]: {"deployment"} for rule in rules() if "record" in rule}
+    return found | {rule["record"]: {rule["record"].partition(":")[0]} for rule in rules() if "record" in rule}
 
 
 def recorded() -> dict[str, set[str]]:
