@@ -456,6 +456,31 @@ def test_the_secrets_are_made_once_and_can_be_read_by_the_containers_users(tmp_p
     assert {file.name: file.read_text() for file in folder.iterdir()} == made
 
 
+@pytest.mark.parametrize("name", ["postgres-password", "slack-webhook-url", "tls-key"])
+@pytest.mark.parametrize("text", ["", "none", " None \n", "\n"])
+def test_what_is_no_secret_is_refused_and_left_as_it_is(tmp_path: Path, name: str, text: str) -> None:
+    """A channel called `none` would swallow alerts; another password than the database's would lock everybody out."""
+    (tmp_path / name).write_text(text)
+    answer = attempt(str(COMPOSE / "secrets.sh"), tmp_path)
+    assert answer.returncode == 1 and f"{name}: " not in answer.stdout
+    [line] = answer.stderr.splitlines()
+    assert line.startswith(f"{tmp_path / name} is empty or says 'none', which is no secret. Write ")
+    assert (tmp_path / name).read_text() == text and (tmp_path / "redis-password").exists()
+
+
+def test_a_channel_that_was_taken_out_asks_for_no_secret(tmp_path: Path) -> None:
+    """Compose mounts its file all the same."""
+    for part in ("compose", "monitoring/alertmanager"):
+        (tmp_path / part).mkdir(parents=True)
+    script = shutil.copy(COMPOSE / "secrets.sh", tmp_path / "compose")
+    written = (ROOT / "infra/monitoring/alertmanager/alertmanager.yml").read_text()
+    kept = [line for line in written.splitlines() if "pagerduty-routing-key" not in line]
+    (tmp_path / "monitoring/alertmanager/alertmanager.yml").write_text("\n".join(kept))
+    out = run(str(script), tmp_path / "prod")
+    assert "pagerduty-routing-key: not needed" in out and "slack-webhook-url: MISSING" in out
+    assert (tmp_path / "prod/pagerduty-routing-key").read_text() == "unused\n"
+
+
 @pytest.mark.stack
 def test_the_warehouses_user_has_its_database_may_make_one_and_sees_no_other(
     postgresql: PostgreSQL, tmp_path: Path
