@@ -31,6 +31,7 @@ pytestmark = pytest.mark.infra
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "infra/compose"
+DOCKERFILE = ROOT / "infra/images/Dockerfile"
 ENVIRONMENTS = ("dev", "qa", "prod")
 GIVEN = {
     "SERVER_IMAGE": "registry.invalid/server@sha256:" + "1" * 64,
@@ -362,9 +363,16 @@ def test_metrics_bear_the_environments_plain_name(env: str) -> None:
 def test_results_are_json_and_in_qa_and_prod_in_a_block(env: str) -> None:
     settings = services(env)["worker-ingestion"]["environment"]
     assert settings["PREFECT_RESULTS_DEFAULT_SERIALIZER"] == "json"
-    assert settings.get("PREFECT_DEFAULT_RESULT_STORAGE_BLOCK") == (
+    assert settings.get("PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK") == (
         None if env == "dev" else "remote-file-system/results"
     )
+
+
+def test_the_ui_is_unpacked_where_the_api_can_write(env: str) -> None:
+    """Elsewhere the API starts without one: its own files are read-only."""
+    [folder] = re.findall(r"^ENV PREFECT_SERVER_UI_STATIC_DIRECTORY=(\S+)", DOCKERFILE.read_text(), flags=re.M)
+    places = [Path(place.split(":")[0]) for place in services(env)["api"]["tmpfs"]]
+    assert any(Path(folder).is_relative_to(place) for place in places)
 
 
 @pytest.mark.parametrize("env", ["qa", "prod"])

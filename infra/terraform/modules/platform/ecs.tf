@@ -117,7 +117,7 @@ locals {
     RESULTS_BUCKET                     = module.storage.buckets["results"]
     ARCHIVE_BUCKET                     = module.storage.buckets["archive"]
     AWS_DEFAULT_REGION                 = data.aws_region.current.name
-  }, var.result_storage_block == null ? {} : { PREFECT_DEFAULT_RESULT_STORAGE_BLOCK = var.result_storage_block })
+  }, var.result_storage_block == null ? {} : { PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK = var.result_storage_block })
 
   # Work pools of type ecs: their worker starts a task for each run, in this cluster, with the two roles of runs.
   start_tasks = jsonencode({
