@@ -20,6 +20,7 @@ import yaml
 
 from bench.servers import postgresql_programs
 from infra.images import entrypoint
+from infra.monitoring.exporter import command
 from infra.storage import results
 from tests.infra.tools import attempt, run, tool
 
@@ -290,7 +291,7 @@ def volumes(service: Mapping[str, Any]) -> dict[str, str]:
 def test_who_watches_the_backups_knows_how_often_they_are_made(env: str) -> None:
     given = {**({} if env == "dev" else GIVEN), "BACKUP_EVERY_SECONDS": "3600"}
     found = json.loads(compose(env, "config", "--format", "json", **given).stdout)["services"]
-    asked = import_module("infra.monitoring.exporter")._parser().parse_args(found["exporter"]["command"][2:])
+    asked = command.parser().parse_args(found["exporter"]["command"][2:])
     assert asked.backups_schedule == {"interval": float(found["backup"]["environment"]["EVERY_SECONDS"])}
     assert asked.listen == "0.0.0.0:9464" and asked.backups_schedule["interval"] == 3600
 

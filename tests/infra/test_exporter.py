@@ -1,4 +1,4 @@
-"""infra/monitoring/exporter.py on the fake API: what it tells, what it keeps to itself, and what it does when the API is away."""
+"""infra/monitoring/exporter on the fake API: what it tells, what it keeps to itself, and what it does when the API is away."""
 
 from __future__ import annotations
 
@@ -22,12 +22,18 @@ from prometheus_client import CollectorRegistry
 
 from deployer.environment import Api
 from deployer.prefect_api import Client, Retry
-from infra.monitoring import exporter
+from infra.monitoring.exporter.backups import Backups
+from infra.monitoring.exporter.command import parser
+from infra.monitoring.exporter.metrics import GAUGES, PREFIX, Sample
+from infra.monitoring.exporter.names import Names
+from infra.monitoring.exporter.reading import make
+from infra.monitoring.exporter.runs import Runs
+from infra.monitoring.exporter.schedules import next_time, next_times
 from tests.deployer.stage import A, Stage, config, deployment
 from tests.fake_prefect import FakePrefect
 
 ROOT = Path(__file__).parent.parent.parent
-SCRIPT = ROOT / "infra/monitoring/exporter.py"
+SCRIPT = ROOT / "infra/monitoring/exporter"
 OFTEN = {"interval": 900, "anchor_date": "2026-01-01T00:00:00+00:00"}
 SCHEDULER = {"min_runs": 3, "max_runs": 100, "min_scheduled_time": "PT1H", "max_scheduled_time": "P100D"}
 """As GET /admin/settings of Prefect 3.8.8 says."""
@@ -50,7 +56,7 @@ class Platform:
         """A new process."""
         self.registry = CollectorRegistry()
         client = Client(Api(url="http://fake/api"), self.fake.transport, Retry(attempts=1))
-        self.exporter = exporter.make(client, self.registry, **self.options)
+        self.exporter = make(client, self.registry, **self.options)
 
     def look(self) -> None:
         for reader in self.exporter.readers:
@@ -58,12 +64,12 @@ class Platform:
         self.exporter.turn()
 
     def told(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(exporter.PREFIX + name, labels)
+        return self.registry.get_sample_value(PREFIX + name, labels)
 
     def all(self, name: str) -> dict[tuple[str, ...], float]:
         """Every sample of a metric, by its labels' values."""
         samples = (s for family in self.registry.collect() for s in family.samples)
-        return {tuple(s.labels.values()): s.value for s in samples if s.name == exporter.PREFIX + name}
+        return {tuple(s.labels.values()): s.value for s in samples if s.name == PREFIX + name}
 
     def pool(self, name: str = "pool", **more: Any) -> str:
         self._post("/work_pools/", name=name, type=more.pop("type", "process"), **more)
@@ -110,7 +116,7 @@ def platform(fake: FakePrefect) -> Platform:
 def everything(fake: FakePrefect, folder: Path) -> Platform:
     """A platform of which every metric has something to tell."""
     Stage(fake).apply(config(deployment("hello"), variables={"colour": "red"}))
-    platform = Platform(fake, {"backups": exporter.Backups(folder, cronjob="prefect-platform-backup")})
+    platform = Platform(fake, {"backups": Backups(folder, cronjob="prefect-platform-backup")})
     platform.api.patch("/variables/name/colour", json={"value": "blue"})
     platform.pool(concurrency_limit=2)
     platform.api.post("/work_pools/pool/queues", json={"name": "urgent", "is_paused": True})
@@ -319,7 +325,7 @@ def test_a_flow_that_runs_as_part_of_another_is_not_counted() -> None:
     run["end_time"] = datetime.now(UTC).isoformat()
     answer = [{**run, "id": "1", "parent_task_run_id": "task"}, {**run, "id": "2", "parent_task_run_id": None}]
     transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
-    runs = exporter.Runs(exporter.Names(9), timedelta(hours=1), CollectorRegistry())
+    runs = Runs(Names(9), timedelta(hours=1), CollectorRegistry())
     told = list(runs(Client(Api(url="http://fake/api"), transport)))
     assert ("flow_runs_recent", 1, "(none)", "(none)", "COMPLETED") in told
 
@@ -443,7 +449,7 @@ NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 )
 def test_the_times_that_follow(schedule: dict[str, Any], days: list[int]) -> None:
     """Those of a rule by the hour would have to be counted from their beginning."""
-    assert [at.day for at in exporter.next_times(schedule, NOW, 3)] == days
+    assert [at.day for at in next_times(schedule, NOW, 3)] == days
 
 
 @pytest.mark.parametrize(
@@ -466,7 +472,7 @@ def test_the_times_that_follow(schedule: dict[str, Any], days: list[int]) -> Non
     ],
 )
 def test_when_a_schedule_fires_next(schedule: dict[str, Any], expected: datetime | None) -> None:
-    assert exporter.next_time(schedule, NOW) == expected
+    assert next_time(schedule, NOW) == expected
 
 
 # -- releases and drift
@@ -583,7 +589,7 @@ def test_a_backup_that_was_never_made_is_as_old_as_its_schedule(platform: Platfo
 
 
 def test_of_a_folder_the_newest_file_counts(fake: FakePrefect, tmp_path: Path) -> None:
-    platform = Platform(fake, {"backups": exporter.Backups(tmp_path)})
+    platform = Platform(fake, {"backups": Backups(tmp_path)})
     platform.look()
     assert platform.told("backup_timestamp_seconds", of="prefect") == 0
     assert platform.told("backup_due_timestamp_seconds", of="prefect") is None
@@ -612,8 +618,8 @@ def test_the_next_file_is_due_when_its_schedule_says(
 ) -> None:
     (tmp_path / "prefect.dump").touch()
     os.utime(tmp_path / "prefect.dump", (0, NIGHT.timestamp()))
-    asked = exporter._parser().parse_args(["--backups-schedule", schedule]).backups_schedule
-    platform = Platform(fake, {"backups": exporter.Backups(tmp_path, asked)})
+    asked = parser().parse_args(["--backups-schedule", schedule]).backups_schedule
+    platform = Platform(fake, {"backups": Backups(tmp_path, asked)})
     platform.look()
     assert platform.told("backup_due_timestamp_seconds", of="prefect") == due.timestamp()
 
@@ -730,7 +736,7 @@ def test_what_failed_has_its_next_turn_within_a_minute(platform: Platform) -> No
 
 
 def test_a_bug_in_one_reader_does_not_end_the_process(platform: Platform) -> None:
-    def broken(client: Client) -> Iterator[exporter.Sample]:
+    def broken(client: Client) -> Iterator[Sample]:
         raise ZeroDivisionError
 
     next(r for r in platform.exporter.readers if r.name == "pools").read = broken
@@ -768,7 +774,7 @@ def test_it_writes_nothing(fake: FakePrefect, tmp_path: Path) -> None:
 
 def test_a_platform_with_everything_has_a_sample_of_every_metric(fake: FakePrefect, tmp_path: Path) -> None:
     platform = everything(fake, tmp_path)
-    assert [name for name in exporter.GAUGES if not platform.all(name)] == []
+    assert [name for name in GAUGES if not platform.all(name)] == []
 
 
 # -- the command
@@ -838,7 +844,7 @@ def test_the_password_comes_from_a_file_and_goes_nowhere_else(fake: FakePrefect,
 
 def test_it_needs_no_prefect_to_start() -> None:
     """Which takes a second or two, and 100 MB."""
-    code = "import sys, infra.monitoring.exporter; sys.exit('prefect' in sys.modules)"
+    code = "import sys, infra.monitoring.exporter.command; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

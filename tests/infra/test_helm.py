@@ -20,6 +20,7 @@ from deployer.environment import WorkPool
 from deployer.errors import InvalidInput
 from infra.helm import releases
 from infra.helm.releases import HERE, Release
+from infra.monitoring.exporter import command
 from tests.infra.tools import ROOT, attempt, run
 
 pytestmark = pytest.mark.infra
@@ -502,8 +503,8 @@ def test_the_exporter_is_started_with_what_it_takes() -> None:
     """From where the server image keeps it, with arguments that it knows and the setting that it reads."""
     objects = rendered("prod", "backup.s3.bucket=", "backup.volume.accessMode=ReadWriteMany")
     (box,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    assert box["args"][:2] == ["python", "/opt/prefect-platform/exporter.py"]
-    asked = import_module("infra.monitoring.exporter")._parser().parse_args(box["args"][2:])
+    assert box["args"][:2] == ["python", "/opt/prefect-platform/infra/monitoring/exporter"]
+    asked = command.parser().parse_args(box["args"][2:])
     assert asked.listen == "0.0.0.0:9464" and str(asked.backups) == "/backups"
     assert asked.backups_schedule == {"cron": "15 2 * * *", "timezone": "Etc/UTC"} and not asked.backups_cronjob
     assert {e["name"] for e in box["env"]} == {
@@ -519,7 +520,7 @@ def test_of_backups_that_the_exporter_does_not_see_it_knows_the_cronjob(env: str
     """In a bucket, or in a volume that one pod alone can mount."""
     objects = rendered(env)
     (box,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    asked = import_module("infra.monitoring.exporter")._parser().parse_args(box["args"][2:])
+    asked = command.parser().parse_args(box["args"][2:])
     assert asked.backups is None and asked.backups_cronjob == only(objects, "CronJob")["metadata"]["name"]
 
 

@@ -25,7 +25,8 @@ import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.monitoring import exporter
+from infra.monitoring.exporter.metrics import GAUGES, PREFIX
+from infra.monitoring.exporter.runs import FINAL
 from scripts.infra_setup import find
 from tests.fake_prefect import FakePrefect
 from tests.infra.test_exporter import everything, served
@@ -156,7 +157,7 @@ def test_every_expression_asks_only_for_metrics_and_labels_that_exist(known: Map
 def test_a_metric_that_is_renamed_is_missed(known: Mapping[str, set[str]]) -> None:
     """Whatever gauge the exporter calls otherwise, unless nothing asks for it."""
     asked = {name for _, text in expressions() for name, _ in metrics_of(text)}
-    unasked = {name for name in exporter.GAUGES if exporter.PREFIX + name not in asked}
+    unasked = {name for name in GAUGES if PREFIX + name not in asked}
     assert unasked == {"api_info", "reader_success_timestamp_seconds", "folded_deployments"}
 
 
@@ -188,16 +189,16 @@ def attempt_in(name: str, text: str, *words: str) -> str:
 @infra
 def test_the_readme_lists_every_metric_of_the_exporter(exported: str) -> None:
     readme = (HOME / "README.md").read_text()
-    own = {f.name for f in text_string_to_metric_families(exported) if f.name.startswith(exporter.PREFIX)}
-    listed = {f"{exporter.PREFIX}{name}".removesuffix("_total") for name in re.findall(r"^\| `(\w+)` \|", readme, re.M)}
+    own = {f.name for f in text_string_to_metric_families(exported) if f.name.startswith(PREFIX)}
+    listed = {f"{PREFIX}{name}".removesuffix("_total") for name in re.findall(r"^\| `(\w+)` \|", readme, re.M)}
     assert own == listed
 
 
 @infra
 def test_no_metric_of_the_exporter_bears_a_name_of_prefects_own(exported: str) -> None:
     own = {f.name for f in text_string_to_metric_families(exported)}
-    assert not {name for name in own if not name.startswith(exporter.PREFIX)}
-    assert not {name for names in recorded().values() for name in names if name.startswith(exporter.PREFIX)}
+    assert not {name for name in own if not name.startswith(PREFIX)}
+    assert not {name for names in recorded().values() for name in names if name.startswith(PREFIX)}
 
 
 # -- rules
@@ -661,7 +662,7 @@ def test_a_worker_that_serves_metrics_runs_flows_all_the_same(
 
     def has_ended() -> bool:
         ended.append(api.get(f"/flow_runs/{run}").json()["state_type"])
-        return ended[-1] in exporter.FINAL
+        return ended[-1] in FINAL
 
     wait_until(has_ended, server.home / "worker.log", 120)
     assert ended[-1] == "COMPLETED"

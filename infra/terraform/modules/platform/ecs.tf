@@ -77,7 +77,7 @@ locals {
         environment = merge(local.server_environment, { REGISTER_BLOCKS = file("${path.module}/register_blocks.py") })
       })
       exporter = merge(local.client, {
-        command      = ["python", "/opt/prefect-platform/exporter.py"]
+        command      = ["python", "/opt/prefect-platform/infra/monitoring/exporter"]
         cpu          = 256
         memory       = 512
         count_min    = 1
