@@ -193,9 +193,11 @@ def test_the_database_is_migrated_once_and_before_the_api_starts() -> None:
     for environment in ENVIRONMENTS:
         assert server(environment)["migrations"] == {"enabled": False}
         assert [release.name for release in installed(environment)][:2] == ["prefect-platform", "prefect-server"]
-        assert (
-            only(rendered(environment), "Job")["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-        )
+        job = only(rendered(environment), "Job")
+        assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+        assert job["spec"]["template"]["spec"]["containers"][0]["args"][-1].endswith("blocks.py")
+        shared = {entry["name"]: entry.get("value") for entry in server(environment)["global"]["prefect"]["env"]}
+        assert shared["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] == "false"
 
 
 def test_the_worker_takes_the_argument_that_is_added() -> None:

@@ -69,12 +69,10 @@ locals {
         health    = ["connected", "5432", "6379"]
       })
       migrate = merge(local.server, {
-        command   = ["sh", "-ec", "prefect server database upgrade -y\nexec python -c \"$REGISTER_BLOCKS\""]
+        command   = ["sh", "-ec", "prefect server database upgrade --yes && exec python /opt/prefect-platform/blocks.py"]
         cpu       = 512
         memory    = 1024
         count_min = 0
-        # Block types are the server's own data: once, here, not by every replica at once.
-        environment = merge(local.server_environment, { REGISTER_BLOCKS = file("${path.module}/register_blocks.py") })
       })
       exporter = merge(local.client, {
         command      = ["python", "/opt/prefect-platform/infra/monitoring/exporter"]
