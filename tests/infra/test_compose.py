@@ -22,7 +22,7 @@ from bench.servers import postgresql_programs
 from infra.images import entrypoint
 from infra.monitoring.exporter import command
 from infra.storage import results
-from tests.infra.tools import attempt, run, tool
+from tests.infra.tools import ROOT, attempt, run, tool
 
 if TYPE_CHECKING:
     from tests.postgres import PostgreSQL
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.postgres"]
 pytestmark = pytest.mark.infra
 
-ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "infra/compose"
 DOCKERFILE = ROOT / "infra/images/Dockerfile"
 ENVIRONMENTS = ("dev", "qa", "prod")

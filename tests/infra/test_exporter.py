@@ -31,8 +31,8 @@ from infra.monitoring.exporter.runs import Runs
 from infra.monitoring.exporter.schedules import next_time, next_times
 from tests.deployer.stage import A, Stage, config, deployment
 from tests.fake_prefect import FakePrefect
+from tests.infra.tools import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "infra/monitoring/exporter"
 OFTEN = {"interval": 900, "anchor_date": "2026-01-01T00:00:00+00:00"}
 SCHEDULER = {"min_runs": 3, "max_runs": 100, "min_scheduled_time": "PT1H", "max_scheduled_time": "P100D"}

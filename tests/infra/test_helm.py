@@ -19,6 +19,7 @@ import yaml
 from deployer.environment import WorkPool
 from deployer.errors import InvalidInput
 from infra.helm import releases
+from infra.helm.official import KUBERNETES
 from infra.helm.releases import HERE, Release
 from infra.monitoring.exporter import command
 from tests.infra.tools import ROOT, attempt, run
@@ -28,7 +29,6 @@ pytestmark = pytest.mark.infra
 CHART = HERE / "chart"
 ENVIRONMENTS = ("dev", "qa", "prod")
 OFFICIAL = ("prefect-server", "prefect-worker")
-KUBERNETES = "1.33"
 TAG = "sha-" + "0" * 40
 
 

@@ -20,10 +20,9 @@ import pytest
 from infra.images import entrypoint, health
 from scripts import images
 from scripts.images import ImageError
-from tests.infra.tools import run
+from tests.infra.tools import ROOT, run
 from tests.repository import Repo
 
-ROOT = Path(__file__).parents[2]
 ENTRYPOINT = ROOT / "infra/images/entrypoint.py"
 DOCKERFILE = ROOT / "infra/images/Dockerfile"
 

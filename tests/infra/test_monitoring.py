@@ -25,8 +25,8 @@ import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from deployer.prefect_api.runs import FINAL
 from infra.monitoring.exporter.metrics import GAUGES, PREFIX
-from infra.monitoring.exporter.runs import FINAL
 from scripts.infra_setup import find
 from tests.fake_prefect import FakePrefect
 from tests.infra.test_exporter import everything, served
@@ -391,22 +391,29 @@ def prometheus(folder: Path, address: str) -> Iterator[httpx.Client]:
         "scrape_configs": [{"job_name": "exporter", "static_configs": [{"targets": [urlparse(address).netloc]}]}],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
     words = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    with running(folder, tool("prometheus"), *words) as client:
+        yield client
+
+
+@contextmanager
+def running(folder: Path, *words: str) -> Iterator[httpx.Client]:
+    """One of Prometheus' programs, on a port of its own, from when it is ready."""
+    port = free_port()
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen([tool("prometheus"), *words, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
+        process = subprocess.Popen([*words, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            wait_until(lambda: ready(client), folder / "log")
+            wait_until(lambda: answers(client, "/-/ready"), folder / "log")
             yield client
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
 
 
-def ready(client: httpx.Client) -> bool:
+def answers(client: httpx.Client, path: str) -> bool:
     try:
-        return client.get("/-/ready").status_code == 200
+        return client.get(path).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -447,14 +454,14 @@ def test_a_real_prometheus_answers_every_expression_from_a_real_scrape(fake: Fak
         served(url, "--backups", str(tmp_path / "backups")) as (_, address),
         prometheus(tmp_path, address) as client,
     ):
-        answers = partial(wait_for, client, log=tmp_path / "log")
-        answers("prefect_platform_drift_compared == 1")
+        finds = partial(wait_for, client, log=tmp_path / "log")
+        finds("prefect_platform_drift_compared == 1")
         for count, state in enumerate(("COMPLETED", "FAILED"), start=1):  # a rate wants two values
             platform.run("nightly", "RUNNING", state)
-            answers(f"sum(prefect_platform_flow_runs_finished_total) == {count}")
-        answers("rate(prefect_platform_flow_run_duration_seconds_bucket[2m]) > 0")
-        answers('ALERTS{alertname="PrefectLastRunFailed"}')
-        answers('ALERTS{alertname="PrefectScheduleOverdue"}')
+            finds(f"sum(prefect_platform_flow_runs_finished_total) == {count}")
+        finds("rate(prefect_platform_flow_run_duration_seconds_bucket[2m]) > 0")
+        finds('ALERTS{alertname="PrefectLastRunFailed"}')
+        finds('ALERTS{alertname="PrefectScheduleOverdue"}')
         empty = {place for place, text in expressions() if ": " in place and not query(client, text)}
     assert empty == EMPTY
 
@@ -521,19 +528,10 @@ def told_to(config: dict[str, Any], folder: Path, web: int, mail: int) -> dict[s
 @contextmanager
 def alertmanager(folder: Path, config: dict[str, Any]) -> Iterator[httpx.Client]:
     (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
     program = find("alertmanager") or tool("prometheus-alertmanager")
-    words = [program, f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'data'}"]
-    words += ["--cluster.listen-address=", f"--web.listen-address=127.0.0.1:{port}"]
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(words, stderr=log, stdout=log)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            wait_until(lambda: ready(client), folder / "log")
-            yield client
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+    words = (f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'data'}")
+    with running(folder, program, *words, "--cluster.listen-address=") as client:
+        yield client
 
 
 def alert(name: str, severity: str, environment: str, **labels: str) -> dict[str, Any]:
@@ -617,18 +615,11 @@ def worker(server: Server, api: httpx.Client) -> Iterator[httpx.Client]:
         process = subprocess.Popen(words, env={**clean_environment(server.home), **settings}, stdout=log, stderr=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
-            wait_until(lambda: answers(client), server.home / "worker.log", 120)
+            wait_until(lambda: answers(client, "/metrics"), server.home / "worker.log", 120)
             yield client
     finally:
         process.terminate()
         process.wait(60)
-
-
-def answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/metrics").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def start(api: httpx.Client, name: str, **more: Any) -> str:
@@ -666,7 +657,7 @@ def test_a_worker_that_serves_metrics_runs_flows_all_the_same(
 
     wait_until(has_ended, server.home / "worker.log", 120)
     assert ended[-1] == "COMPLETED"
-    assert answers(worker)
+    assert answers(worker, "/metrics")
 
 
 @pytest.mark.stack

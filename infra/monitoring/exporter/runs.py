@@ -11,10 +11,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from deployer.prefect_api import Client
+from deployer.prefect_api.runs import FINAL
 from infra.monitoring.exporter.metrics import NONE, OTHER, PREFIX, RUN, Sample, moment
 from infra.monitoring.exporter.names import Names
 
-FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 FAILURES = ("FAILED", "CRASHED")
 BUSY = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
 WAITING = {"AwaitingRetry": "AWAITING_RETRY", "AwaitingConcurrencySlot": "AWAITING_SLOT"}
@@ -74,7 +74,7 @@ class Runs:
     def _read_ended(self, client: Client, now: datetime) -> None:
         """The first reading fills the memory and counts nothing: another exporter may have counted those."""
         since = self.read_until - OVERLAP if self.read_until else now - self.memory
-        chosen = {"end_time": {"after_": since.isoformat()}, "state": {"type": {"any_": FINAL}}}
+        chosen = {"end_time": {"after_": since.isoformat()}, "state": {"type": {"any_": sorted(FINAL)}}}
         for run in self._pages(client, chosen, "END_TIME_DESC"):
             before = self.ended.get(run["id"])
             if before and before.state_id == run["state_id"]:
