@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from infra.monitoring.exporter.metrics import GAUGES, PREFIX, Sample
 from infra.monitoring.exporter.names import Names
 from infra.monitoring.exporter.reading import make
 from infra.monitoring.exporter.runs import Runs
-from infra.monitoring.exporter.schedules import next_time, next_times
+from infra.monitoring.exporter.schedules import Scheduler, next_time, next_times
 from tests.deployer.stage import A, Stage, config, deployment
 from tests.fake_prefect import FakePrefect
 from tests.infra.tools import ROOT
@@ -473,6 +475,31 @@ def test_the_times_that_follow(schedule: dict[str, Any], days: list[int]) -> Non
 )
 def test_when_a_schedule_fires_next(schedule: dict[str, Any], expected: datetime | None) -> None:
     assert next_time(schedule, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule"),
+    [
+        ("Cron", {"cron": "30 2 * * *", "timezone": "America/Chicago"}),
+        ("Cron", {"cron": "0 20 * * 1-5", "timezone": "Europe/Berlin"}),
+        ("Cron", {"cron": "*/15 * * * *", "timezone": "Australia/Lord_Howe"}),
+        ("Interval", {"interval": 90000, "anchor_date": "2026-01-01T00:30:00Z", "timezone": "America/Chicago"}),
+        ("RRule", {"rrule": "FREQ=WEEKLY;BYDAY=SU;BYHOUR=2;BYMINUTE=30;BYSECOND=0", "timezone": "Europe/Berlin"}),
+        ("RRule", {"rrule": "FREQ=DAILY;COUNT=2280", "timezone": "Europe/Berlin"}),
+    ],
+)
+def test_the_last_run_that_is_expected_is_the_last_that_prefect_makes(kind: str, schedule: dict[str, Any]) -> None:
+    """By Prefect's own dates, all through the weeks in which the clocks change; unless the schedule ends before."""
+    prefects = getattr(import_module("prefect.server.schemas.schedules"), f"{kind}Schedule")(**schedule)
+    keeps, judged = Scheduler(3, 100, timedelta(hours=1), timedelta(days=100)), 0
+    for hours in range(0, 24 * 42, 11):
+        since = datetime(2026, 3, 1, 0, 7, tzinfo=UTC) + timedelta(hours=hours)
+        dates = asyncio.run(prefects.get_dates(100, since, since + timedelta(days=100)))
+        enough = [n for n, date in enumerate(dates, start=1) if n >= 3 and date >= since + timedelta(hours=1)]
+        if edge := keeps.edge({"schedules": [{"schedule": schedule, "active": True}]}, since):
+            assert dates[enough[0] - 2] <= edge < dates[enough[0] - 1]
+            judged += 1
+    assert judged > 50
 
 
 # -- releases and drift

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,19 +34,20 @@ def next_time(schedule: Mapping[str, Any], now: datetime) -> datetime | None:
         if "interval" in schedule:
             anchor, step = moment(schedule["anchor_date"]), timedelta(seconds=schedule["interval"])
             return anchor + math.ceil((now - anchor) / step) * step
-        zone = ZoneInfo(schedule.get("timezone") or "UTC")
-        local = now.astimezone(zone)
+        local = _local(schedule, now)
         if "cron" in schedule:
             found: datetime = croniter(schedule["cron"], local, day_or=schedule.get("day_or", True)).get_next(datetime)
             return found
-        return _next_of_rule(schedule["rrule"], local, zone)
+        return local if _endless(schedule["rrule"]) else next(_of_rule(schedule["rrule"], local, 1), None)
     return None
 
 
 def next_times(schedule: Mapping[str, Any], since: datetime, count: int) -> list[datetime]:
     """Its next ones, in order; fewer where it ends, none where that cannot be told exactly."""
     found: list[datetime] = []
-    if _endless(schedule.get("rrule") or ""):
+    if text := schedule.get("rrule"):
+        with suppress(ValueError, KeyError, TypeError):
+            found += () if _endless(text) else _of_rule(text, _local(schedule, since), count)  # in one go: it is slow
         return found
     while len(found) < count and (at := next_time(schedule, found[-1] + SECOND if found else since)):
         found.append(at)
@@ -59,12 +60,13 @@ def _endless(text: str) -> bool:
     return often and "UNTIL" not in text and "COUNT" not in text
 
 
-def _next_of_rule(text: str, local: datetime, zone: ZoneInfo) -> datetime | None:
-    if _endless(text):
-        return local
+def _of_rule(text: str, local: datetime, count: int) -> Iterator[datetime]:
     rule = rrulestr(text, dtstart=datetime(2020, 1, 1), ignoretz=True)  # Prefect's own beginning
-    found = rule.after(local.replace(tzinfo=None))
-    return found.replace(tzinfo=zone) if found else None
+    return (found.replace(tzinfo=local.tzinfo) for found in rule.xafter(local.replace(tzinfo=None), count))
+
+
+def _local(schedule: Mapping[str, Any], now: datetime) -> datetime:
+    return now.astimezone(ZoneInfo(schedule.get("timezone") or "UTC"))
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,8 @@ class Scheduler:
             return None
         before = [since, *times][-2]
         edge = before + (times[-1] - before) / 2
-        gap = (times[-1] - since) / len(times)
-        goes_on = gap * self.most > self.ahead and next_time(schedule, since + self.ahead)
-        return max(edge, since + self.ahead) if goes_on else edge
+        far, gap = since + self.ahead, (times[-1] - since) / len(times)
+        return far if edge < far and gap * self.most > self.ahead and next_time(schedule, far) else edge
 
 
 def reached(client: Client, edges: Mapping[str, datetime]) -> set[str]:
