@@ -607,6 +607,8 @@ def test_a_backup_that_was_never_made_is_as_old_as_its_schedule(platform: Platfo
     assert platform.told("backup_timestamp_seconds", of="warehouse") is None
     platform.fake.now = datetime.now(UTC) - timedelta(days=3)
     platform.deploy("database-backup", OFTEN)
+    platform.fake.now = datetime.now(UTC) - timedelta(days=1)
+    platform.deploy("database-backup-dev", OFTEN)
     platform.fake.now = datetime.now(UTC) - timedelta(days=9)
     platform.deploy("database-backup-qa", OFTEN, paused=True)
     platform.fake.now = None
