@@ -10,11 +10,11 @@ from typing import Any
 
 from deployer.model import digest
 from deployer.prefect_api import Client
+from deployer.prefect_api.runs import FINAL
 
 Inventory = dict[str, dict[str, Any]]
 """Kind -> name -> a digest, or a number."""
 
-FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 RUNS = "flow runs"
 ALL = "all"
 DEPLOYMENT = (
@@ -50,7 +50,7 @@ def read(client: Client) -> Inventory:
             one["name"]: _digest(one, LIMIT) for one in client.pages("/v2/concurrency_limits/filter")
         },
         "releases": {one["id"]: digest(one["data"]) for kind in ("release-", "spec-") for one in _ledger(client, kind)},
-        RUNS: {ALL: _runs(client), **{state: _runs(client, state) for state in FINAL}},
+        RUNS: {ALL: _runs(client), **{state: _runs(client, state) for state in sorted(FINAL)}},
     }
 
 

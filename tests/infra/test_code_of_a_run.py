@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
+from tests.infra.tools import ROOT
 from tests.real.stage import Stage, scratch, until, worker
 from tests.server import Server
 
 pytestmark = pytest.mark.stack
 
-ROOT = Path(__file__).parents[2]
 WHERE = """\
 import json
 from pathlib import Path

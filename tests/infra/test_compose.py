@@ -20,8 +20,9 @@ import yaml
 
 from bench.servers import postgresql_programs
 from infra.images import entrypoint
+from infra.monitoring.exporter import command
 from infra.storage import results
-from tests.infra.tools import attempt, run, tool
+from tests.infra.tools import ROOT, attempt, run, tool
 
 if TYPE_CHECKING:
     from tests.postgres import PostgreSQL
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.postgres"]
 pytestmark = pytest.mark.infra
 
-ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "infra/compose"
+DOCKERFILE = ROOT / "infra/images/Dockerfile"
 ENVIRONMENTS = ("dev", "qa", "prod")
 GIVEN = {
     "SERVER_IMAGE": "registry.invalid/server@sha256:" + "1" * 64,
@@ -286,6 +287,14 @@ def volumes(service: Mapping[str, Any]) -> dict[str, str]:
     return {m["target"]: m["source"] for m in service.get("volumes", []) if m["type"] == "volume"}
 
 
+def test_who_watches_the_backups_knows_how_often_they_are_made(env: str) -> None:
+    given = {**({} if env == "dev" else GIVEN), "BACKUP_EVERY_SECONDS": "3600"}
+    found = json.loads(compose(env, "config", "--format", "json", **given).stdout)["services"]
+    asked = command.parser().parse_args(found["exporter"]["command"][2:])
+    assert asked.backups_schedule == {"interval": float(found["backup"]["environment"]["EVERY_SECONDS"])}
+    assert asked.listen == "0.0.0.0:9464" and asked.backups_schedule["interval"] == 3600
+
+
 def test_what_has_to_last_is_in_a_volume(env: str) -> None:
     found = services(env)
     backup_service = found["backup"]
@@ -354,9 +363,16 @@ def test_metrics_bear_the_environments_plain_name(env: str) -> None:
 def test_results_are_json_and_in_qa_and_prod_in_a_block(env: str) -> None:
     settings = services(env)["worker-ingestion"]["environment"]
     assert settings["PREFECT_RESULTS_DEFAULT_SERIALIZER"] == "json"
-    assert settings.get("PREFECT_DEFAULT_RESULT_STORAGE_BLOCK") == (
+    assert settings.get("PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK") == (
         None if env == "dev" else "remote-file-system/results"
     )
+
+
+def test_the_ui_is_unpacked_where_the_api_can_write(env: str) -> None:
+    """Elsewhere the API starts without one: its own files are read-only."""
+    [folder] = re.findall(r"^ENV PREFECT_SERVER_UI_STATIC_DIRECTORY=(\S+)", DOCKERFILE.read_text(), flags=re.M)
+    places = [Path(place.split(":")[0]) for place in services(env)["api"]["tmpfs"]]
+    assert any(Path(folder).is_relative_to(place) for place in places)
 
 
 @pytest.mark.parametrize("env", ["qa", "prod"])
@@ -446,6 +462,31 @@ def test_the_secrets_are_made_once_and_can_be_read_by_the_containers_users(tmp_p
     assert {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o444}
     assert first.count("made") == 6 and run(str(COMPOSE / "secrets.sh"), folder).count("kept") == 6
     assert {file.name: file.read_text() for file in folder.iterdir()} == made
+
+
+@pytest.mark.parametrize("name", ["postgres-password", "slack-webhook-url", "tls-key"])
+@pytest.mark.parametrize("text", ["", "none", " None \n", "\n"])
+def test_what_is_no_secret_is_refused_and_left_as_it_is(tmp_path: Path, name: str, text: str) -> None:
+    """A channel called `none` would swallow alerts; another password than the database's would lock everybody out."""
+    (tmp_path / name).write_text(text)
+    answer = attempt(str(COMPOSE / "secrets.sh"), tmp_path)
+    assert answer.returncode == 1 and f"{name}: " not in answer.stdout
+    [line] = answer.stderr.splitlines()
+    assert line.startswith(f"{tmp_path / name} is empty or says 'none', which is no secret. Write ")
+    assert (tmp_path / name).read_text() == text and (tmp_path / "redis-password").exists()
+
+
+def test_a_channel_that_was_taken_out_asks_for_no_secret(tmp_path: Path) -> None:
+    """Compose mounts its file all the same."""
+    for part in ("compose", "monitoring/alertmanager"):
+        (tmp_path / part).mkdir(parents=True)
+    script = shutil.copy(COMPOSE / "secrets.sh", tmp_path / "compose")
+    written = (ROOT / "infra/monitoring/alertmanager/alertmanager.yml").read_text()
+    kept = [line for line in written.splitlines() if "pagerduty-routing-key" not in line]
+    (tmp_path / "monitoring/alertmanager/alertmanager.yml").write_text("\n".join(kept))
+    out = run(str(script), tmp_path / "prod")
+    assert "pagerduty-routing-key: not needed" in out and "slack-webhook-url: MISSING" in out
+    assert (tmp_path / "prod/pagerduty-routing-key").read_text() == "unused\n"
 
 
 @pytest.mark.stack

@@ -1,7 +1,8 @@
-"""infra/monitoring/exporter.py on the fake API: what it tells, what it keeps to itself, and what it does when the API is away."""
+"""infra/monitoring/exporter on the fake API: what it tells, what it keeps to itself, and what it does when the API is away."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,21 @@ from prometheus_client import CollectorRegistry
 
 from deployer.environment import Api
 from deployer.prefect_api import Client, Retry
-from infra.monitoring import exporter
+from infra.monitoring.exporter.backups import Backups
+from infra.monitoring.exporter.command import parser
+from infra.monitoring.exporter.metrics import GAUGES, PREFIX, Sample
+from infra.monitoring.exporter.names import Names
+from infra.monitoring.exporter.reading import make
+from infra.monitoring.exporter.runs import Runs
+from infra.monitoring.exporter.schedules import Scheduler, next_time, next_times
 from tests.deployer.stage import A, Stage, config, deployment
 from tests.fake_prefect import FakePrefect
+from tests.infra.tools import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
-SCRIPT = ROOT / "infra/monitoring/exporter.py"
+SCRIPT = ROOT / "infra/monitoring/exporter"
 OFTEN = {"interval": 900, "anchor_date": "2026-01-01T00:00:00+00:00"}
+SCHEDULER = {"min_runs": 3, "max_runs": 100, "min_scheduled_time": "PT1H", "max_scheduled_time": "P100D"}
+"""As GET /admin/settings of Prefect 3.8.8 says."""
 
 
 @dataclass
@@ -41,13 +51,14 @@ class Platform:
 
     def __post_init__(self) -> None:
         self.api = self.fake.backstage
+        self.fake.settings["services"] = {"scheduler": SCHEDULER}
         self.restart()
 
     def restart(self) -> None:
         """A new process."""
         self.registry = CollectorRegistry()
         client = Client(Api(url="http://fake/api"), self.fake.transport, Retry(attempts=1))
-        self.exporter = exporter.make(client, self.registry, **self.options)
+        self.exporter = make(client, self.registry, **self.options)
 
     def look(self) -> None:
         for reader in self.exporter.readers:
@@ -55,12 +66,12 @@ class Platform:
         self.exporter.turn()
 
     def told(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(exporter.PREFIX + name, labels)
+        return self.registry.get_sample_value(PREFIX + name, labels)
 
     def all(self, name: str) -> dict[tuple[str, ...], float]:
         """Every sample of a metric, by its labels' values."""
         samples = (s for family in self.registry.collect() for s in family.samples)
-        return {tuple(s.labels.values()): s.value for s in samples if s.name == exporter.PREFIX + name}
+        return {tuple(s.labels.values()): s.value for s in samples if s.name == PREFIX + name}
 
     def pool(self, name: str = "pool", **more: Any) -> str:
         self._post("/work_pools/", name=name, type=more.pop("type", "process"), **more)
@@ -107,7 +118,7 @@ def platform(fake: FakePrefect) -> Platform:
 def everything(fake: FakePrefect, folder: Path) -> Platform:
     """A platform of which every metric has something to tell."""
     Stage(fake).apply(config(deployment("hello"), variables={"colour": "red"}))
-    platform = Platform(fake, {"backups": folder})
+    platform = Platform(fake, {"backups": Backups(folder, cronjob="prefect-platform-backup")})
     platform.api.patch("/variables/name/colour", json={"value": "blue"})
     platform.pool(concurrency_limit=2)
     platform.api.post("/work_pools/pool/queues", json={"name": "urgent", "is_paused": True})
@@ -316,7 +327,7 @@ def test_a_flow_that_runs_as_part_of_another_is_not_counted() -> None:
     run["end_time"] = datetime.now(UTC).isoformat()
     answer = [{**run, "id": "1", "parent_task_run_id": "task"}, {**run, "id": "2", "parent_task_run_id": None}]
     transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
-    runs = exporter.Runs(exporter.Names(9), timedelta(hours=1), CollectorRegistry())
+    runs = Runs(Names(9), timedelta(hours=1), CollectorRegistry())
     told = list(runs(Client(Api(url="http://fake/api"), transport)))
     assert ("flow_runs_recent", 1, "(none)", "(none)", "COMPLETED") in told
 
@@ -371,7 +382,76 @@ def test_a_schedule_without_runs_ahead_is_overdue(platform: Platform) -> None:
     assert platform.all("deployments") == {("pool", "false"): 5, ("pool", "true"): 1}
 
 
+def daily(ago: timedelta) -> dict[str, Any]:
+    """A schedule that fired that long ago."""
+    return {"interval": 86400, "anchor_date": (datetime.now(UTC) - ago).isoformat()}
+
+
+def short(platform: Platform) -> dict[str, float]:
+    platform.look()
+    return {labels[0]: value for labels, value in platform.all("deployment_short_of_runs").items()}
+
+
+@pytest.mark.parametrize(("minutes", "told"), [(1, 0), (10, 1)])
+def test_the_first_nightly_run_after_it_shows_that_the_scheduler_stopped(
+    platform: Platform, minutes: int, told: int
+) -> None:
+    """A healthy one comes by every minute."""
+    nightly = platform.deploy("nightly", daily(timedelta(minutes=minutes)))
+    before = datetime.now(UTC) - timedelta(hours=1)
+    platform.api.post(f"/deployments/{nightly}/schedule", json={"start_time": before.isoformat()})
+    platform.run("nightly", late=-9 * 86400)  # by hand
+    assert short(platform) == {"nightly/nightly": told}
+    assert platform.told("deployment_without_next_run", deployment="nightly/nightly", pool="pool") == 0
+    platform.api.post(f"/deployments/{nightly}/schedule")
+    assert short(platform) == {"nightly/nightly": 0}
+
+
+def test_a_frequent_schedule_is_short_long_before_its_last_run(platform: Platform) -> None:
+    """Of the hour that the scheduler keeps ahead some minutes are gone."""
+    often = platform.deploy("often", {"interval": 60, "anchor_date": "2026-01-01T00:00:00+00:00"})
+    start = (datetime.now(UTC) - timedelta(minutes=6)).isoformat()
+    platform.api.post(f"/deployments/{often}/schedule", json={"start_time": start})
+    assert short(platform) == {"often/often": 1}
+    platform.api.post(f"/deployments/{often}/schedule")
+    assert short(platform) == {"often/often": 0}
+
+
+def test_a_run_that_somebody_cancelled_ahead_of_its_time_is_not_missed(platform: Platform) -> None:
+    """The scheduler never makes it again."""
+    nightly = platform.deploy("nightly", daily(timedelta(hours=2)))
+    platform.api.post(f"/deployments/{nightly}/schedule")
+    last = max(platform.api.post("/flow_runs/filter", json={}).json(), key=lambda run: str(run["expected_start_time"]))
+    platform.enter(last["id"], "CANCELLED")
+    assert short(platform) == {"nightly/nightly": 0}
+
+
+def test_nobody_is_short_without_a_run_ahead_or_where_the_server_does_not_say_what_it_keeps(platform: Platform) -> None:
+    """None at all: it was just deployed, or the server cannot expand the schedule."""
+    platform.deploy("bare", daily(timedelta(hours=2)))
+    platform.deploy("yearly", {"cron": "0 0 1 1 *"})
+    platform.deploy("paused", daily(timedelta(hours=2)), paused=True)
+    assert short(platform) == {"bare/bare": 0}
+    del platform.fake.settings["services"]
+    assert short(platform) == {}
+    assert platform.told("reader_up", reader="deployments") == 1
+
+
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "days"),
+    [
+        ({"cron": "0 20 * * 1-5"}, [10, 11, 12]),
+        ({"interval": 86400.0, "anchor_date": "2026-01-01T00:30:00Z"}, [11, 12, 13]),
+        ({"rrule": "DTSTART:20260101T060000\nRRULE:FREQ=DAILY;UNTIL=20260312T000000"}, [11]),
+        ({"rrule": "FREQ=HOURLY;INTERVAL=5"}, []),
+    ],
+)
+def test_the_times_that_follow(schedule: dict[str, Any], days: list[int]) -> None:
+    """Those of a rule by the hour would have to be counted from their beginning."""
+    assert [at.day for at in next_times(schedule, NOW, 3)] == days
 
 
 @pytest.mark.parametrize(
@@ -394,7 +474,32 @@ NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
     ],
 )
 def test_when_a_schedule_fires_next(schedule: dict[str, Any], expected: datetime | None) -> None:
-    assert exporter.next_time(schedule, NOW) == expected
+    assert next_time(schedule, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule"),
+    [
+        ("Cron", {"cron": "30 2 * * *", "timezone": "America/Chicago"}),
+        ("Cron", {"cron": "0 20 * * 1-5", "timezone": "Europe/Berlin"}),
+        ("Cron", {"cron": "*/15 * * * *", "timezone": "Australia/Lord_Howe"}),
+        ("Interval", {"interval": 90000, "anchor_date": "2026-01-01T00:30:00Z", "timezone": "America/Chicago"}),
+        ("RRule", {"rrule": "FREQ=WEEKLY;BYDAY=SU;BYHOUR=2;BYMINUTE=30;BYSECOND=0", "timezone": "Europe/Berlin"}),
+        ("RRule", {"rrule": "FREQ=DAILY;COUNT=2280", "timezone": "Europe/Berlin"}),
+    ],
+)
+def test_the_last_run_that_is_expected_is_the_last_that_prefect_makes(kind: str, schedule: dict[str, Any]) -> None:
+    """By Prefect's own dates, all through the weeks in which the clocks change; unless the schedule ends before."""
+    prefects = getattr(import_module("prefect.server.schemas.schedules"), f"{kind}Schedule")(**schedule)
+    keeps, judged = Scheduler(3, 100, timedelta(hours=1), timedelta(days=100)), 0
+    for hours in range(0, 24 * 42, 11):
+        since = datetime(2026, 3, 1, 0, 7, tzinfo=UTC) + timedelta(hours=hours)
+        dates = asyncio.run(prefects.get_dates(100, since, since + timedelta(days=100)))
+        enough = [n for n, date in enumerate(dates, start=1) if n >= 3 and date >= since + timedelta(hours=1)]
+        if edge := keeps.edge({"schedules": [{"schedule": schedule, "active": True}]}, since):
+            assert dates[enough[0] - 2] <= edge < dates[enough[0] - 1]
+            judged += 1
+    assert judged > 50
 
 
 # -- releases and drift
@@ -502,6 +607,8 @@ def test_a_backup_that_was_never_made_is_as_old_as_its_schedule(platform: Platfo
     assert platform.told("backup_timestamp_seconds", of="warehouse") is None
     platform.fake.now = datetime.now(UTC) - timedelta(days=3)
     platform.deploy("database-backup", OFTEN)
+    platform.fake.now = datetime.now(UTC) - timedelta(days=1)
+    platform.deploy("database-backup-dev", OFTEN)
     platform.fake.now = datetime.now(UTC) - timedelta(days=9)
     platform.deploy("database-backup-qa", OFTEN, paused=True)
     platform.fake.now = None
@@ -511,15 +618,61 @@ def test_a_backup_that_was_never_made_is_as_old_as_its_schedule(platform: Platfo
 
 
 def test_of_a_folder_the_newest_file_counts(fake: FakePrefect, tmp_path: Path) -> None:
-    platform = Platform(fake, {"backups": tmp_path})
+    platform = Platform(fake, {"backups": Backups(tmp_path)})
     platform.look()
     assert platform.told("backup_timestamp_seconds", of="prefect") == 0
+    assert platform.told("backup_due_timestamp_seconds", of="prefect") is None
     for name, age in (("new.dump", 100), ("old.dump", 9000), (".new.dump.part", 1)):
         (tmp_path / name).write_text(name)
         os.utime(tmp_path / name, (0, 1_000_000_000 - age))
     platform.look()
     assert platform.told("backup_timestamp_seconds", of="prefect") == 1_000_000_000 - 100
     assert platform.told("backup_bytes", of="prefect") == len("new.dump")
+
+
+NIGHT = datetime(2026, 3, 6, 2, 20, tzinfo=UTC)
+"""A Friday."""
+
+
+@pytest.mark.parametrize(
+    ("schedule", "due"),
+    [
+        ("86400", NIGHT + timedelta(days=1)),
+        ("3600", NIGHT + timedelta(hours=1)),
+        ("15 2 * * 1-5 Etc/UTC", datetime(2026, 3, 9, 2, 15, tzinfo=UTC)),
+    ],
+)
+def test_the_next_file_is_due_when_its_schedule_says(
+    fake: FakePrefect, tmp_path: Path, schedule: str, due: datetime
+) -> None:
+    (tmp_path / "prefect.dump").touch()
+    os.utime(tmp_path / "prefect.dump", (0, NIGHT.timestamp()))
+    asked = parser().parse_args(["--backups-schedule", schedule]).backups_schedule
+    platform = Platform(fake, {"backups": Backups(tmp_path, asked)})
+    platform.look()
+    assert platform.told("backup_due_timestamp_seconds", of="prefect") == due.timestamp()
+
+
+@pytest.mark.parametrize("text", ["0", "-60", "nightly", "15 2 * * *", "15 2 * * * Mars/Olympus"])
+def test_a_schedule_of_backups_that_cannot_be_read_is_told(text: str) -> None:
+    process = command("--once", f"--backups-schedule={text}")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"--backups-schedule: '{text}' is neither seconds nor cron's fields and a time zone" in err
+
+
+def test_the_warehouses_next_backup_is_due_when_its_deployment_fires(platform: Platform) -> None:
+    """Once a day where none is scheduled."""
+    platform.fake.now = NIGHT
+    platform.artifact("database-backup", "shop-1.dump at s3://bucket")
+    platform.fake.now = None
+    platform.look()
+    day = NIGHT + timedelta(days=1)
+    assert platform.told("backup_due_timestamp_seconds", of="warehouse") == pytest.approx(day.timestamp(), abs=5)
+    platform.deploy("database-backup", {"cron": "0 3 * * 0", "timezone": "UTC"})
+    platform.look()
+    sunday = datetime(2026, 3, 8, 3, tzinfo=UTC)
+    assert platform.told("backup_due_timestamp_seconds", of="warehouse") == sunday.timestamp()
 
 
 # -- the API is away
@@ -612,7 +765,7 @@ def test_what_failed_has_its_next_turn_within_a_minute(platform: Platform) -> No
 
 
 def test_a_bug_in_one_reader_does_not_end_the_process(platform: Platform) -> None:
-    def broken(client: Client) -> Iterator[exporter.Sample]:
+    def broken(client: Client) -> Iterator[Sample]:
         raise ZeroDivisionError
 
     next(r for r in platform.exporter.readers if r.name == "pools").read = broken
@@ -650,7 +803,7 @@ def test_it_writes_nothing(fake: FakePrefect, tmp_path: Path) -> None:
 
 def test_a_platform_with_everything_has_a_sample_of_every_metric(fake: FakePrefect, tmp_path: Path) -> None:
     platform = everything(fake, tmp_path)
-    assert [name for name in exporter.GAUGES if not platform.all(name)] == []
+    assert [name for name in GAUGES if not platform.all(name)] == []
 
 
 # -- the command
@@ -720,7 +873,7 @@ def test_the_password_comes_from_a_file_and_goes_nowhere_else(fake: FakePrefect,
 
 def test_it_needs_no_prefect_to_start() -> None:
     """Which takes a second or two, and 100 MB."""
-    code = "import sys, infra.monitoring.exporter; sys.exit('prefect' in sys.modules)"
+    code = "import sys, infra.monitoring.exporter.command; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

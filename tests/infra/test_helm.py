@@ -19,7 +19,9 @@ import yaml
 from deployer.environment import WorkPool
 from deployer.errors import InvalidInput
 from infra.helm import releases
+from infra.helm.official import KUBERNETES
 from infra.helm.releases import HERE, Release
+from infra.monitoring.exporter import command
 from tests.infra.tools import ROOT, attempt, run
 
 pytestmark = pytest.mark.infra
@@ -27,7 +29,6 @@ pytestmark = pytest.mark.infra
 CHART = HERE / "chart"
 ENVIRONMENTS = ("dev", "qa", "prod")
 OFFICIAL = ("prefect-server", "prefect-worker")
-KUBERNETES = "1.33"
 TAG = "sha-" + "0" * 40
 
 
@@ -192,9 +193,11 @@ def test_the_database_is_migrated_once_and_before_the_api_starts() -> None:
     for environment in ENVIRONMENTS:
         assert server(environment)["migrations"] == {"enabled": False}
         assert [release.name for release in installed(environment)][:2] == ["prefect-platform", "prefect-server"]
-        assert (
-            only(rendered(environment), "Job")["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-        )
+        job = only(rendered(environment), "Job")
+        assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+        assert job["spec"]["template"]["spec"]["containers"][0]["args"][-1].endswith("blocks.py")
+        shared = {entry["name"]: entry.get("value") for entry in server(environment)["global"]["prefect"]["env"]}
+        assert shared["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] == "false"
 
 
 def test_the_worker_takes_the_argument_that_is_added() -> None:
@@ -502,15 +505,25 @@ def test_the_exporter_is_started_with_what_it_takes() -> None:
     """From where the server image keeps it, with arguments that it knows and the setting that it reads."""
     objects = rendered("prod", "backup.s3.bucket=", "backup.volume.accessMode=ReadWriteMany")
     (box,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    assert box["args"][:2] == ["python", "/opt/prefect-platform/exporter.py"]
-    asked = import_module("infra.monitoring.exporter")._parser().parse_args(box["args"][2:])
+    assert box["args"][:2] == ["python", "/opt/prefect-platform/infra/monitoring/exporter"]
+    asked = command.parser().parse_args(box["args"][2:])
     assert asked.listen == "0.0.0.0:9464" and str(asked.backups) == "/backups"
+    assert asked.backups_schedule == {"cron": "15 2 * * *", "timezone": "Etc/UTC"} and not asked.backups_cronjob
     assert {e["name"] for e in box["env"]} == {
         "HOME",
         "PREFECT_HOME",
         "PREFECT_API_URL",
         "PREFECT_API_AUTH_STRING_FILE",
     }
+
+
+@pytest.mark.parametrize("env", ["dev", "prod"])
+def test_of_backups_that_the_exporter_does_not_see_it_knows_the_cronjob(env: str) -> None:
+    """In a bucket, or in a volume that one pod alone can mount."""
+    objects = rendered(env)
+    (box,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    asked = command.parser().parse_args(box["args"][2:])
+    assert asked.backups is None and asked.backups_cronjob == only(objects, "CronJob")["metadata"]["name"]
 
 
 def test_images_run_as_the_user_that_they_were_made_for() -> None:

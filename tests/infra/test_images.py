@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,11 +20,11 @@ import pytest
 from infra.images import entrypoint, health
 from scripts import images
 from scripts.images import ImageError
-from tests.infra.tools import run
+from tests.infra.tools import ROOT, run
 from tests.repository import Repo
 
-ROOT = Path(__file__).parents[2]
 ENTRYPOINT = ROOT / "infra/images/entrypoint.py"
+DOCKERFILE = ROOT / "infra/images/Dockerfile"
 
 
 # -- the files
@@ -46,6 +47,38 @@ def test_the_wheel_of_the_flows_takes_every_kind_of_file_that_the_flows_have() -
 def test_the_engines_wheel_has_no_flows_that_would_hide_a_commits_own() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["packages"]["find"]["include"] == ["deployer*"]
+
+
+def exporter_in_the_image() -> Path:
+    [copied] = re.findall(r"^COPY infra/monitoring/exporter (\S+)$", DOCKERFILE.read_text(), re.M)
+    return Path(copied)
+
+
+def test_the_exporter_starts_from_its_folder_as_in_the_image(tmp_path: Path) -> None:
+    """Where no other module of this repository is beside it, and the engine is a package among others."""
+    folder = tmp_path / exporter_in_the_image().relative_to("/")
+    shutil.copytree(ROOT / "infra/monitoring/exporter", folder)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/deployer").symlink_to(ROOT / "deployer")
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "site")}
+    bare = subprocess.run(
+        [sys.executable, folder, "--once"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert bare.returncode == 1 and bare.stderr.startswith("exporter: ") and "PREFECT_API_URL" in bare.stderr
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "infra/compose/docker-compose.yml",
+        "infra/helm/chart/templates/exporter.yaml",
+        "infra/terraform/modules/platform/ecs.tf",
+    ],
+)
+def test_who_starts_the_exporter_knows_where_the_image_has_it(file: str) -> None:
+    assert re.findall(r"/opt/prefect-platform/[\w/]*exporter[\w.]*", (ROOT / file).read_text()) == [
+        str(exporter_in_the_image())
+    ]
 
 
 # -- the entrypoint

@@ -25,7 +25,8 @@ import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.monitoring import exporter
+from deployer.prefect_api.runs import FINAL
+from infra.monitoring.exporter.metrics import GAUGES, PREFIX
 from scripts.infra_setup import find
 from tests.fake_prefect import FakePrefect
 from tests.infra.test_exporter import everything, served
@@ -52,7 +53,10 @@ WORDS = {
     "inf",
     "nan",
 }
-OF_PROMETHEUS = {"up": {"job", "instance"}, "alertmanager_notifications_failed_total": {"integration", "reason"}}
+OF_OTHERS = {"up": {"job", "instance"}, "alertmanager_notifications_failed_total": {"integration", "reason"}} | {
+    f"kube_cronjob_{name}": {"namespace", "cronjob"}  # of kube-state-metrics
+    for name in ("status_last_schedule_time", "status_last_successful_time", "next_schedule_time", "spec_suspend")
+}
 OF_TARGETS = {"job", "instance", "environment"}
 
 infra = pytest.mark.infra
@@ -116,13 +120,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def known(exported: str) -> dict[str, set[str]]:
     """Every metric that is scraped or recorded -> its labels."""
-    found = dict(OF_PROMETHEUS)
+    found = dict(OF_OTHERS)
     for family in text_string_to_metric_families(exported):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     for names in recorded().values():
         found |= {name: {"event"} if name == "prefect_worker_channel_connections_total" else set() for name in names}
-    return found | {rule["record"]: {"deployment"} for rule in rules() if "record" in rule}
+    return found | {rule["record"]: {rule["record"].partition(":")[0]} for rule in rules() if "record" in rule}
 
 
 def recorded() -> dict[str, set[str]]:
@@ -153,7 +157,7 @@ def test_every_expression_asks_only_for_metrics_and_labels_that_exist(known: Map
 def test_a_metric_that_is_renamed_is_missed(known: Mapping[str, set[str]]) -> None:
     """Whatever gauge the exporter calls otherwise, unless nothing asks for it."""
     asked = {name for _, text in expressions() for name, _ in metrics_of(text)}
-    unasked = {name for name in exporter.GAUGES if exporter.PREFIX + name not in asked}
+    unasked = {name for name in GAUGES if PREFIX + name not in asked}
     assert unasked == {"api_info", "reader_success_timestamp_seconds", "folded_deployments"}
 
 
@@ -185,16 +189,16 @@ def attempt_in(name: str, text: str, *words: str) -> str:
 @infra
 def test_the_readme_lists_every_metric_of_the_exporter(exported: str) -> None:
     readme = (HOME / "README.md").read_text()
-    own = {f.name for f in text_string_to_metric_families(exported) if f.name.startswith(exporter.PREFIX)}
-    listed = {f"{exporter.PREFIX}{name}".removesuffix("_total") for name in re.findall(r"^\| `(\w+)` \|", readme, re.M)}
+    own = {f.name for f in text_string_to_metric_families(exported) if f.name.startswith(PREFIX)}
+    listed = {f"{PREFIX}{name}".removesuffix("_total") for name in re.findall(r"^\| `(\w+)` \|", readme, re.M)}
     assert own == listed
 
 
 @infra
 def test_no_metric_of_the_exporter_bears_a_name_of_prefects_own(exported: str) -> None:
     own = {f.name for f in text_string_to_metric_families(exported)}
-    assert not {name for name in own if not name.startswith(exporter.PREFIX)}
-    assert not {name for names in recorded().values() for name in names if name.startswith(exporter.PREFIX)}
+    assert not {name for name in own if not name.startswith(PREFIX)}
+    assert not {name for names in recorded().values() for name in names if name.startswith(PREFIX)}
 
 
 # -- rules
@@ -387,22 +391,29 @@ def prometheus(folder: Path, address: str) -> Iterator[httpx.Client]:
         "scrape_configs": [{"job_name": "exporter", "static_configs": [{"targets": [urlparse(address).netloc]}]}],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
     words = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    with running(folder, tool("prometheus"), *words) as client:
+        yield client
+
+
+@contextmanager
+def running(folder: Path, *words: str) -> Iterator[httpx.Client]:
+    """One of Prometheus' programs, on a port of its own, from when it is ready."""
+    port = free_port()
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen([tool("prometheus"), *words, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
+        process = subprocess.Popen([*words, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            wait_until(lambda: ready(client), folder / "log")
+            wait_until(lambda: answers(client, "/-/ready"), folder / "log")
             yield client
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
 
 
-def ready(client: httpx.Client) -> bool:
+def answers(client: httpx.Client, path: str) -> bool:
     try:
-        return client.get("/-/ready").status_code == 200
+        return client.get(path).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -443,14 +454,14 @@ def test_a_real_prometheus_answers_every_expression_from_a_real_scrape(fake: Fak
         served(url, "--backups", str(tmp_path / "backups")) as (_, address),
         prometheus(tmp_path, address) as client,
     ):
-        answers = partial(wait_for, client, log=tmp_path / "log")
-        answers("prefect_platform_drift_compared == 1")
+        finds = partial(wait_for, client, log=tmp_path / "log")
+        finds("prefect_platform_drift_compared == 1")
         for count, state in enumerate(("COMPLETED", "FAILED"), start=1):  # a rate wants two values
             platform.run("nightly", "RUNNING", state)
-            answers(f"sum(prefect_platform_flow_runs_finished_total) == {count}")
-        answers("rate(prefect_platform_flow_run_duration_seconds_bucket[2m]) > 0")
-        answers('ALERTS{alertname="PrefectLastRunFailed"}')
-        answers('ALERTS{alertname="PrefectScheduleOverdue"}')
+            finds(f"sum(prefect_platform_flow_runs_finished_total) == {count}")
+        finds("rate(prefect_platform_flow_run_duration_seconds_bucket[2m]) > 0")
+        finds('ALERTS{alertname="PrefectLastRunFailed"}')
+        finds('ALERTS{alertname="PrefectScheduleOverdue"}')
         empty = {place for place, text in expressions() if ": " in place and not query(client, text)}
     assert empty == EMPTY
 
@@ -517,19 +528,10 @@ def told_to(config: dict[str, Any], folder: Path, web: int, mail: int) -> dict[s
 @contextmanager
 def alertmanager(folder: Path, config: dict[str, Any]) -> Iterator[httpx.Client]:
     (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
     program = find("alertmanager") or tool("prometheus-alertmanager")
-    words = [program, f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'data'}"]
-    words += ["--cluster.listen-address=", f"--web.listen-address=127.0.0.1:{port}"]
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(words, stderr=log, stdout=log)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            wait_until(lambda: ready(client), folder / "log")
-            yield client
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+    words = (f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'data'}")
+    with running(folder, program, *words, "--cluster.listen-address=") as client:
+        yield client
 
 
 def alert(name: str, severity: str, environment: str, **labels: str) -> dict[str, Any]:
@@ -613,18 +615,11 @@ def worker(server: Server, api: httpx.Client) -> Iterator[httpx.Client]:
         process = subprocess.Popen(words, env={**clean_environment(server.home), **settings}, stdout=log, stderr=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
-            wait_until(lambda: answers(client), server.home / "worker.log", 120)
+            wait_until(lambda: answers(client, "/metrics"), server.home / "worker.log", 120)
             yield client
     finally:
         process.terminate()
         process.wait(60)
-
-
-def answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/metrics").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def start(api: httpx.Client, name: str, **more: Any) -> str:
@@ -658,11 +653,11 @@ def test_a_worker_that_serves_metrics_runs_flows_all_the_same(
 
     def has_ended() -> bool:
         ended.append(api.get(f"/flow_runs/{run}").json()["state_type"])
-        return ended[-1] in exporter.FINAL
+        return ended[-1] in FINAL
 
     wait_until(has_ended, server.home / "worker.log", 120)
     assert ended[-1] == "COMPLETED"
-    assert answers(worker)
+    assert answers(worker, "/metrics")
 
 
 @pytest.mark.stack

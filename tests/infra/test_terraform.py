@@ -354,7 +354,8 @@ def test_two_replicas_of_the_api_run_without_the_services_and_one_task_of_servic
 
 def test_only_the_one_off_task_migrates(prod: Plan) -> None:
     assert prod.all("aws_ecs_service", '"migrate"') == []
-    assert "prefect server database upgrade -y" in container(prod, "migrate")["command"][-1]
+    command = container(prod, "migrate")["command"][-1]
+    assert command == "prefect server database upgrade --yes && exec python /opt/prefect-platform/blocks.py"
     for service in ("api", "services"):
         assert settings(prod, service)["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] == "false"
         assert settings(prod, service)["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] == "false"

@@ -19,6 +19,7 @@ import pytest
 from deployer import desired, project, source
 from deployer.project import Tree
 from deployer.template import unfit
+from infra.helm.official import KUBERNETES
 from tests.infra.tools import ROOT, run
 
 pytestmark = pytest.mark.infra
@@ -26,7 +27,6 @@ pytestmark = pytest.mark.infra
 FOLDER = ROOT / "infra/work-pools"
 TYPES = sorted(path.stem for path in FOLDER.glob("*.json"))
 IMAGE = "ghcr.io/team/flows:sha-" + "0" * 40
-KUBERNETES = "1.33"
 
 LEFT_OUT: dict[str, dict[str, str]] = {
     "process": {},

@@ -1,7 +1,3 @@
-output "id" {
-  value = aws_elasticache_replication_group.this.replication_group_id
-}
-
 output "member_clusters" {
   description = "Names of the nodes, by which CloudWatch knows them."
   value       = [for index in range(var.nodes) : format("%s-%03d", var.name, index + 1)]

@@ -11,10 +11,6 @@ output "namespace_id" {
   value       = one(aws_service_discovery_private_dns_namespace.this[*].id)
 }
 
-output "namespace" {
-  value = one(aws_service_discovery_private_dns_namespace.this[*].name)
-}
-
 output "server_security_group_id" {
   description = "Who talks to PostgreSQL and Redis: the server's tasks, or every pod of the cluster."
   value       = var.platform == "ecs" ? aws_security_group.ecs["server"].id : aws_eks_cluster.this[0].vpc_config[0].cluster_security_group_id

@@ -69,15 +69,13 @@ locals {
         health    = ["connected", "5432", "6379"]
       })
       migrate = merge(local.server, {
-        command   = ["sh", "-ec", "prefect server database upgrade -y\nexec python -c \"$REGISTER_BLOCKS\""]
+        command   = ["sh", "-ec", "prefect server database upgrade --yes && exec python /opt/prefect-platform/blocks.py"]
         cpu       = 512
         memory    = 1024
         count_min = 0
-        # Block types are the server's own data: once, here, not by every replica at once.
-        environment = merge(local.server_environment, { REGISTER_BLOCKS = file("${path.module}/register_blocks.py") })
       })
       exporter = merge(local.client, {
-        command      = ["python", "/opt/prefect-platform/exporter.py"]
+        command      = ["python", "/opt/prefect-platform/infra/monitoring/exporter"]
         cpu          = 256
         memory       = 512
         count_min    = 1
@@ -117,7 +115,7 @@ locals {
     RESULTS_BUCKET                     = module.storage.buckets["results"]
     ARCHIVE_BUCKET                     = module.storage.buckets["archive"]
     AWS_DEFAULT_REGION                 = data.aws_region.current.name
-  }, var.result_storage_block == null ? {} : { PREFECT_DEFAULT_RESULT_STORAGE_BLOCK = var.result_storage_block })
+  }, var.result_storage_block == null ? {} : { PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK = var.result_storage_block })
 
   # Work pools of type ecs: their worker starts a task for each run, in this cluster, with the two roles of runs.
   start_tasks = jsonencode({

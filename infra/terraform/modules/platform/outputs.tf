@@ -44,11 +44,6 @@ output "services" {
   value       = local.ecs ? concat(["migrate"], [for name in sort(keys(local.services)) : name if name != "migrate"]) : []
 }
 
-# For roll.py: how the task migrate is called.
-output "network" {
-  value = { subnets = module.network.private_subnet_ids, security_group = module.cluster.server_security_group_id }
-}
-
 # For job variables of work pools of type ecs (infra/work-pools/ecs.json).
 output "runs" {
   value = {
