@@ -178,6 +178,7 @@ class Visit:
 
     def release(self) -> list[Finding]:
         try:
+            prepare.check_ledger(self.site)
             prepare.check_tenancy(self.site, ledger.others(self.client, self.scope))
         except Refused as error:
             return [problem("release", str(error), "the address of this environment's own API")]

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 from deployer.desired import Scope
@@ -169,8 +169,10 @@ class Ledger:
                 artifacts.delete(self.client, answer["id"])
 
     def strange(self) -> Release | None:
-        """A release of another environment, the name of whose ledger ends as this one's does."""
-        return next((r for r in self.releases() if self._others((r.project, r.environment))), None)
+        """A release of another environment, the name of whose ledger ends as this one's does. An environment's ledger may be
+        long: there the newest tells."""
+        looked = self.releases() if self.scope.preview else islice(self.releases(), 1)
+        return next((r for r in looked if self._others((r.project, r.environment))), None)
 
     def _others(self, owner: tuple[str, str] | None) -> bool:
         return owner not in (None, (self.scope.project, self.scope.environment))

@@ -90,19 +90,25 @@ def open_site(
     with client or Client(environment.api) as connected:
         prefect_api.connect(connected)
         site = Site(environment, scope, connected, Ledger(connected, scope))
-        _check_preview(site)
+        check_ledger(site)
         yield site
 
 
-def _check_preview(site: Site) -> None:
+def check_ledger(site: Site) -> None:
     """The preview `eu` of dev and an environment dev-eu would write into one ledger."""
-    if not site.scope.preview:
+    if not (other := site.ledger.strange()):
         return
-    if other := site.ledger.strange():
-        raise Refused(
-            f"The releases of {other.environment} ({other.project}) at {site.client.url} are kept where those of the preview "
-            f"{site.scope.preview} of {site.environment.name} would be. Give the preview another name. Nothing was touched."
-        )
+    scope = site.scope
+    whose, way = f"{scope.environment} ({scope.project})", "Give one of the two another name."
+    if scope.preview:
+        whose, way = f"the preview {scope.preview} of {scope.environment}", "Give the preview another name."
+    elif other.project == scope.project and scope.environment.startswith(f"{other.environment}-"):
+        name = scope.environment.removeprefix(f"{other.environment}-")
+        way = f"They are of its preview {name}: remove that (destroy --env {other.environment} --preview {name}), or give the environment another name."
+    raise Refused(
+        f"The releases of {other.environment} ({other.project}) at {site.client.url} are kept where those of {whose} would be. "
+        f"{way} Nothing was touched."
+    )
 
 
 def check_tenancy(site: Site, others: list[Release]) -> None:

@@ -67,8 +67,9 @@ class Call:
         return project.load_environment(self.tree, name, self.variables)
 
     @contextmanager
-    def site(self, name: str, preview: str | None = None) -> Iterator[Site]:
-        names = self.tree.environment_names()
+    def site(self, name: str, preview: str | None = None, goes: bool = False) -> Iterator[Site]:
+        """A preview that goes may be called as an environment that came after it, and waits for it."""
+        names = () if goes else self.tree.environment_names()
         with prepare.open_site(self.environment(name), preview, names=names) as site:
             try:
                 yield site
@@ -575,7 +576,7 @@ def previews(call: Call) -> Exit:
 
 
 def destroy(call: Call) -> Exit:
-    with call.site(call.words.env, call.words.preview) as site:
+    with call.site(call.words.env, call.words.preview, goes=True) as site:
         gone = preview.destroy(site, call.console.note)
     name = call.words.preview
     text = f"The preview {name} of {call.words.env} is gone: {render.count(len(gone), 'deployment')} deleted."
