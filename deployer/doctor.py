@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
-from deployer import desired, diagnosis, ledger, prefect_api, prepare, project
+from deployer import desired, diagnosis, prefect_api, prepare, project
 from deployer.desired import Scope
 from deployer.diagnosis import Deployed, Finding, Limit, Pool, Server, problem, unchecked
 from deployer.environment import Environment
@@ -179,7 +179,7 @@ class Visit:
     def release(self) -> list[Finding]:
         try:
             prepare.check_ledger(self.site)
-            prepare.check_tenancy(self.site, ledger.others(self.client, self.scope))
+            prepare.check_tenancy(self.site)
         except Refused as error:
             return [problem("release", str(error), "the address of this environment's own API")]
         owned = sum(not d.retired for d in self.deployed)

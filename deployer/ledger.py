@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import cached_property
 from itertools import islice, takewhile
 from typing import Any
 
@@ -174,14 +175,14 @@ class Ledger:
         looked = self.releases() if self.scope.preview else islice(self.releases(), 1)
         return next((r for r in looked if self._others((r.project, r.environment))), None)
 
+    @cached_property
+    def others(self) -> list[Release]:
+        """The newest release of every other ledger on this API: who else lives here, and what they list."""
+        found = (parse(a["data"]) for a in artifacts.latest_of_each(self.client, "release-"))
+        return [r for r in found if r and self._others((r.project, r.environment))]
+
     def _others(self, owner: tuple[str, str] | None) -> bool:
         return owner not in (None, (self.scope.project, self.scope.environment))
-
-
-def others(client: Client, scope: Scope) -> list[Release]:
-    """The newest release of every other ledger on this API: who else lives here, and what they list."""
-    found = (parse(a["data"]) for a in artifacts.latest_of_each(client, "release-"))
-    return [r for r in found if r and (r.project, r.environment) != (scope.project, scope.environment)]
 
 
 def previews(client: Client, scope: Scope) -> set[str]:

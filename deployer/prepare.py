@@ -111,9 +111,9 @@ def check_ledger(site: Site) -> None:
     )
 
 
-def check_tenancy(site: Site, others: list[Release]) -> None:
+def check_tenancy(site: Site) -> None:
     """An API that another environment lives on is the wrong one, unless both say that they share it."""
-    strangers = sorted({r.environment for r in others if r.environment != site.environment.name})
+    strangers = sorted({r.environment for r in site.ledger.others if r.environment != site.environment.name})
     if strangers and not site.environment.api.shared:
         raise Refused(
             f"The API {site.client.url} holds releases of {', '.join(strangers)}; this is {site.environment.name}. "
@@ -130,7 +130,7 @@ def read_world(site: Site, wanted: list[Resource], unmanaged: list[Key], history
     ]
     triggers = {name for fields in specs for name in fields["triggers"]}
     live = prefect_api.read(site.client, keys, triggers, site.scope)
-    return World(live, ledger.foreign(ledger.others(site.client, site.scope)))
+    return World(live, ledger.foreign(site.ledger.others))
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def prepare(
 ) -> Iterator[Prepared]:
     """Plan a commit; `unmerged` as if the environment's refs let it in. The loader, where one was needed, stays open for the with-block: creating deployments needs it."""
     history = site.ledger.history()
-    check_tenancy(site, ledger.others(site.client, site.scope))
+    check_tenancy(site)
     back = _back(site, repository, revision.commit, options.only_forward)
     with ExitStack() as stack:
         if isinstance(back, str):

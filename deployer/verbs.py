@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ from deployer.console import Console
 from deployer.environment import Environment
 from deployer.errors import DeployError, Exit, InvalidInput, Problem, Refused, invalid
 from deployer.fields import RETIRED
-from deployer.ledger import others
 from deployer.model import Plan, Release
 from deployer.plan import Options
 from deployer.prepare import Prepared, Site
@@ -197,7 +197,7 @@ def _say_plan(call: Call, found: Plan) -> None:
 def drift(call: Call) -> Exit:
     """Live against what the last release set, without a look at the repository's commits."""
     with call.site(call.words.env) as site:
-        prepare.check_tenancy(site, others(site.client, site.scope))
+        prepare.check_tenancy(site)
         release = site.ledger.live()
         if release is None:
             return _never_released(call, site)
@@ -270,7 +270,7 @@ def _first(error: DeployError) -> str:
 
 def _status(call: Call, name: str) -> dict[str, Any]:
     with call.site(name) as site:
-        prepare.check_tenancy(site, others(site.client, site.scope))
+        prepare.check_tenancy(site)
         newest = site.ledger.newest()
         live = [
             f.fields
@@ -308,7 +308,7 @@ def examine(call: Call) -> Exit:
 
 def history(call: Call) -> Exit:
     with call.site(call.words.env) as site:
-        releases = list(site.ledger.releases())[: call.words.limit]
+        releases = list(islice(site.ledger.releases(), call.words.limit))
     name = call.words.env
     call.console.result(
         lambda: render.history_text(name, releases),
@@ -481,7 +481,7 @@ def _restoring(call: Call, to: str | None, options: Options) -> Iterator[Prepare
             raise InvalidInput(
                 f"The specification of release {goal.number} is gone from {site.client.url}; deploy its commit instead: apply --ref {goal.commit[:12]}"
             )
-        prepare.check_tenancy(site, others(site.client, site.scope))
+        prepare.check_tenancy(site)
         revision = Revision(goal.commit, goal.ref)
         prepared = prepare.from_specification(site, spec, revision, site.ledger.history(), call.variables, options)
         prepared.restores, prepared.rollback_of = goal.number, newest.number if newest else None

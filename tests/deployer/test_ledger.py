@@ -371,8 +371,7 @@ def test_who_else_lives_here_is_read_from_the_newest_of_each_ledger(fake: FakePr
         for number, name in enumerate(["old", *names], 1):
             own = {"project": scope.project, "environment": scope.environment, "declares": {"variable": [name]}}
             reread(fake, scope).start(release(number, **own))
-    others = ledger.others(reread(fake).client, SHOP)
-    assert ledger.foreign(others) == {("variable", "oven"): "bakery-dev", ("variable", "till"): "shop-qa"}
+    assert ledger.foreign(reread(fake).others) == {("variable", "oven"): "bakery-dev", ("variable", "till"): "shop-qa"}
 
 
 def test_forgetting_takes_one_ledger_away_and_no_other(fake: FakePrefect) -> None:

@@ -133,6 +133,11 @@ def test_a_second_apply_writes_nothing_and_makes_no_release(command: Command) ->
     assert "nothing was written" in command.apply().out
 
 
+def test_who_else_lives_on_the_api_is_asked_once_a_deploy(command: Command) -> None:
+    command.apply()
+    assert [request.path for request in command.fake.requests].count("/artifacts/latest/filter") == 1
+
+
 def test_progress_is_on_standard_error_a_line_a_change(command: Command) -> None:
     said = command.done("apply", "--env", "dev", "--format", "json")
     assert "done    create work pool dev-alpha" in said.err and "done    create deployment hello/hello" in said.err
