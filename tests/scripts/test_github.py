@@ -583,7 +583,7 @@ def test_credentials_are_an_address_and_a_secret_or_an_open_api(job: Job, enviro
 
 
 @created
-@pytest.mark.parametrize("answer", [502, 503, 504, "drop", httpx.Response(200, text="<html>")], ids=repr)
+@pytest.mark.parametrize("answer", [500, 502, 503, 504, "drop", httpx.Response(200, text="<html>")], ids=repr)
 def test_what_passes_is_tried_again(job: Job, github: FakeGitHub, what: str, answer: Any) -> None:
     github.fail("GET", ".", answer)
     github.fail("POST", f"/{what}$", answer, times=3)
@@ -592,7 +592,7 @@ def test_what_passes_is_tried_again(job: Job, github: FakeGitHub, what: str, ans
 
 
 @created
-@pytest.mark.parametrize("answer", [502, "drop", httpx.Response(201, text='{"id": ')], ids=repr)
+@pytest.mark.parametrize("answer", [500, 502, "drop", httpx.Response(201, text='{"id": ')], ids=repr)
 def test_what_was_made_is_not_made_again_when_the_answer_was_lost(
     job: Job, github: FakeGitHub, what: str, answer: Any
 ) -> None:
