@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from deployer.diagnosis import STATES, Finding
-from deployer.diagnosis import count as count
 from deployer.errors import DeployError, InvalidInput, Problem
+from deployer.finding import STATES, Finding
+from deployer.finding import count as count
 from deployer.model import Change, FieldChange, Hidden, Outcome, Plan, Release, rows, shown
 
 FORMAT = 1

@@ -38,7 +38,10 @@ ORDER = [
     "schema",
     "merge",
     "plan",
+    "finding",
+    "seen",
     "diagnosis",
+    "waiting",
     "render",
     "github",
     "saved",
@@ -92,7 +95,10 @@ PURE = [
     "schema",
     "merge",
     "plan",
+    "finding",
+    "seen",
     "diagnosis",
+    "waiting",
     "render",
 ]
 IMPURE = {
