@@ -19,7 +19,8 @@ The pipeline, module by module, in the order in which a deploy walks through the
     writers       several calls at a time, as long as the API bears it
     apply         a plan -> calls; then everything is read again, and must leave nothing to do
     doctor        looks at an environment, and diagnosis and waiting name what is wrong and the fix
-    cli           verbs, streams, exit codes
+    verbs         one function a verb: looking at what is there, releasing what is wanted
+    cli           words, streams, exit codes
 
 Pure are all that decide (fields, environment, catalog, refs, source, template, comparable, desired, merge, plan, diagnosis, waiting, render): values in,
 values out. Writing happens in prefect_api, and only `apply` (and `preview`'s destroy) calls what writes there.

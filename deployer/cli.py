@@ -243,11 +243,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def _verb(words: argparse.Namespace, console: Console) -> Callable[[], Any]:
     """The function of the verb. Imported late: `--help` and usage errors need none of it."""
     from deployer import verbs
+    from deployer.call import Call
     from deployer.loading import hide_from_children
 
     hide_from_children()
     variables = {**console.variables, **_env_files(words.env_file)}
-    call = verbs.Call(words, variables, Console(console.format, variables))
+    call = Call(words, variables, Console(console.format, variables))
     return lambda: getattr(verbs, words.function)(call)
 
 
