@@ -174,8 +174,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _preview(text: str) -> str:
-    import re
-
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) or len(text) > 40:
         raise argparse.ArgumentTypeError(f"'{text}': small letters, digits and dashes, at most 40, e.g. pr-123")
     return text

@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from deployer.environment import Source
+from deployer.errors import count
 from deployer.finding import (
     Finding,
     ago,
-    count,
     ok,
     problem,
     resume_pool,

@@ -217,7 +217,7 @@ class Visit:
             own = project.readable(self.repository, self.name)
             found, problems = project.examine(tree, self.name, self.variables, own)
             if found and not problems:
-                problems = prepare.import_faults(found, "0" * 40, folder)
+                problems = prepare.import_faults([found], "0" * 40, folder)
         number = len(found.declared) if found else 0
         return [diagnosis.entrypoints([str(p) for p in problems], number, where)]
 

@@ -35,10 +35,6 @@ def unchecked(check: str, why: str) -> Finding:
     return Finding(check, "not checked", why)
 
 
-def count(number: int, word: str, whole: bool = True) -> str:
-    return f"{number}{'' if whole else ' or more'} {word}{'' if number == 1 and whole else 's'}"
-
-
 def ago(at: datetime, then: datetime) -> str:
     return f"{span(max((at - then).total_seconds(), 0))} ago"
 

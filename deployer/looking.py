@@ -12,7 +12,7 @@ from typing import Any
 from deployer import doctor, github, prefect_api, prepare, preview, project, refs, render, schema, source
 from deployer.call import Call, show_plan
 from deployer.environment import Environment
-from deployer.errors import DeployError, Exit, InvalidInput, Problem
+from deployer.errors import DeployError, Exit, InvalidInput, Problem, count, in_order
 from deployer.fields import RETIRED
 from deployer.plan import Options
 from deployer.prepare import Site
@@ -24,9 +24,7 @@ def validate(call: Call) -> Exit:
     """Every fault of every file, and with the flows imported also of their parameters."""
     tree = Tree.at(call.repository, call.repository.resolve(call.words.ref).commit) if call.words.ref else call.tree
     variables = None if call.words.static else call.variables
-    names = [call.words.env] if call.words.env else tree.environment_names()
-    if not names:
-        raise InvalidInput("There is no environments/*.yaml here. Is this the right repository (--repo DIR)?")
+    names = [call.words.env] if call.words.env else project.all_names(tree)
     found, problems = {}, []
     for name in names:
         own = project.readable(call.repository, name) if call.words.ref else None
@@ -36,10 +34,10 @@ def validate(call: Call) -> Exit:
         told = {(p.file, p.path) for p in problems}
         more = _load_all(call, {name: contents for name, contents in found.items() if contents})
         problems += [p for p in more if (p.file, p.path) not in told]
-    unique = tuple(sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.path, p.message)))
-    count = len(next(c for c in found.values() if c).declared) if not unique else 0
-    good = f"{render.count(len(names), 'environment')} and {render.count(count, 'deployment')} are valid: {', '.join(names)}."
-    bad = f"{render.count(len(unique), 'problem')} found."
+    unique = in_order(problems)
+    declared = len(next(c for c in found.values() if c).declared) if not unique else 0
+    good = f"{count(len(names), 'environment')} and {count(declared, 'deployment')} are valid: {', '.join(names)}."
+    bad = f"{count(len(unique), 'problem')} found."
     if unique:
         call.console.problems(unique)
     call.console.result(
@@ -56,10 +54,10 @@ def validate(call: Call) -> Exit:
 
 
 def _load_all(call: Call, found: Mapping[str, project.Contents]) -> list[Problem]:
-    """Import the flows once for each environment, in one loader each: parameters differ between them."""
+    """The flows' imports, and the parameters of each environment."""
     commit = call.repository.resolve(call.words.ref).commit if call.words.ref else "0" * 40
     with _checkout(call, commit) as folder:
-        return [p for contents in found.values() for p in prepare.import_faults(contents, commit, folder)]
+        return prepare.import_faults(found.values(), commit, folder)
 
 
 @contextmanager
@@ -95,7 +93,7 @@ def _never_released(call: Call, site: Site) -> Exit:
     env, url = call.words.env, site.client.url
     if ours := prefect_api.deployments.answers(site.client, site.scope.tags, ()):
         raise InvalidInput(
-            f"{url} has {render.count(len(ours), 'deployment')} of {env}, and no release that set them: its ledger is gone. Apply what should be live."
+            f"{url} has {count(len(ours), 'deployment')} of {env}, and no release that set them: its ledger is gone. Apply what should be live."
         )
     call.console.note(f"No release of {env} is recorded at {url}: nothing to compare with.")
     return Exit.DONE
@@ -103,9 +101,7 @@ def _never_released(call: Call, site: Site) -> Exit:
 
 def status(call: Call) -> Exit:
     """What is where. Without --env, every environment whose variables are set."""
-    names = [call.words.env] if call.words.env else call.tree.environment_names()
-    if not names:
-        raise InvalidInput("There is no environments/*.yaml here. Is this the right repository (--repo DIR)?")
+    names = [call.words.env] if call.words.env else project.all_names(call.tree)
     found = []
     for name in names:
         try:
@@ -143,11 +139,7 @@ def _status(call: Call, name: str) -> dict[str, Any]:
     with call.site(name) as site:
         prepare.check_tenancy(site)
         newest = site.ledger.newest()
-        live = [
-            f.fields
-            for f in prefect_api.read(site.client, (), (), site.scope).values()
-            if site.scope.owns(f.fields["tags"])
-        ]
+        live = [deployment.fields for deployment in prepare.owned(site)]
         retired = [f for f in live if RETIRED in f["tags"]]
         return {
             "environment": name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -121,6 +121,12 @@ def check_tenancy(site: Site) -> None:
         )
 
 
+def owned(site: Site) -> list[Live]:
+    """The deployments that are this environment's, or this preview's."""
+    found = prefect_api.read(site.client, (), (), site.scope).values()
+    return [live for live in found if site.scope.owns(live.fields["tags"])]
+
+
 def read_world(site: Site, wanted: list[Resource], unmanaged: list[Key], history: History) -> World:
     recorded = {key for key in history.known | history.created if key[0] != "deployment"}
     keys = {r.key for r in wanted} | set(unmanaged) | recorded | set(_queues(wanted))
@@ -152,7 +158,7 @@ def prepare(
             yield _overtaken(site, revision, history, options, back)
             return
         names: dict[str, str] = {}
-        faults: list[Any] = []
+        faults: list[Problem] = []
         loader, found = None, None
         recorded = site.ledger.specification(back) if back else None
         if recorded is None:
@@ -161,7 +167,7 @@ def prepare(
             if found is None:
                 raise invalid(faults)
             loader, recorded, request = _load(stack, site, repository, revision, found, variables)
-            names = {f"{r.name}": n for r, n in _names(recorded, request)}
+            names = {r.name: n for r, n in _names(recorded, request)}
         prepared = from_specification(site, recorded, revision, history, variables, options)
         prepared.loader, prepared.names = loader, names
         if back:
@@ -260,7 +266,7 @@ def _doubt(site: Site, repository: Repository, commit: str) -> str | None:
 
 def _recorded(
     site: Site, repository: Repository, commit: str, variables: Mapping[str, str], image_digest: str | None
-) -> tuple[Specification | None, Contents | None, list[Any]]:
+) -> tuple[Specification | None, Contents | None, list[Problem]]:
     """The ledger's specification of this commit, if it was made from the same files and variables."""
     tree = Tree.at(repository, commit)
     releases = [r for r in site.ledger.releases() if r.commit == commit]
@@ -326,15 +332,19 @@ def specify(loader: Loader, scope: Scope, found: Contents, request: Request, com
     return desired.specification(found.environment, request, answer, found.templates, scope, commit, inputs)
 
 
-def import_faults(found: Contents, commit: str, folder: Path) -> list[Problem]:
-    """Import the flows of a tree's files, and do nothing else with them: what is wrong, each at its line."""
+def import_faults(found: Iterable[Contents], commit: str, folder: Path) -> list[Problem]:
+    """Import the flows of a tree's files, and do nothing else with them: what is wrong in any environment, each at its line."""
+    with loading.open_loader(folder) as loader:
+        return [problem for contents in found for problem in _import_faults(loader, contents, commit)]
+
+
+def _import_faults(loader: Loader, found: Contents, commit: str) -> list[Problem]:
     environment = found.environment
     scope = Scope(environment.owner, environment.name, environment.api.shared)
     code = source.code(desired.source_in(environment, scope), commit)
     request = desired.request(environment, found.declared, code, commit, scope)
     try:
-        with loading.open_loader(folder) as loader:
-            return desired.loader_problems(loader.load(request), found.declared, found.file)
+        return desired.loader_problems(loader.load(request), found.declared, found.file)
     except InvalidInput as error:
         return [Problem(found.file.file, None, "", str(error))]
 

@@ -133,10 +133,21 @@ class Repository:
         tips = [line.split("\t")[0] for line in done.stdout.decode(errors="replace").splitlines()]
         if commit in tips:
             return True
-        if any(self.knows(tip) and self.is_ancestor(commit, tip) for tip in dict.fromkeys(tips)):
+        known = self._known(tips)
+        if self._reached(commit, known):
             return True
-        complete = all(self.knows(tip) for tip in tips) and not self.shallow()
-        return False if complete else None
+        return False if set(tips) <= known and not self.shallow() else None
+
+    def _known(self, objects: list[str]) -> set[str]:
+        """Those that lead to commits of this clone, in one call of Git: a remote may have thousands of refs."""
+        asked = "".join(f"{name}^{{commit}}\n" for name in objects).encode()
+        said = _git(self.path, "cat-file", "--batch-check=%(objecttype)", stdin=asked).stdout.decode().splitlines()
+        return {name for name, kind in zip(objects, said, strict=True) if kind == "commit"}
+
+    def _reached(self, commit: str, tips: set[str]) -> bool:
+        asked = "\n".join([commit, *(f"^{tip}" for tip in sorted(tips))]) + "\n"
+        said = _git(self.path, "rev-list", "--max-count=1", "--stdin", check=False, stdin=asked.encode())
+        return not said.returncode and not said.stdout.strip()
 
     def fetches(self, url: str, commit: str, token: str | None, ambient: bool = True) -> str | None:
         """Fetch the commit from `url` as a worker does, but no file of it. None: it can be done; else what Git said.

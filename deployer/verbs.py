@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deployer import following, preview, project, render
 from deployer.call import Call
-from deployer.errors import Exit, invalid
+from deployer.errors import Exit, count, invalid
 from deployer.looking import drift, examine, history, previews, print_schema, status, target, validate
 from deployer.releasing import apply_commit, plan, rollback
 
@@ -30,7 +30,7 @@ def destroy(call: Call) -> Exit:
     with call.site(call.words.env, call.words.preview, goes=True) as site:
         gone = preview.destroy(site, call.console.note)
     name = call.words.preview
-    text = f"The preview {name} of {call.words.env} is gone: {render.count(len(gone), 'deployment')} deleted."
+    text = f"The preview {name} of {call.words.env} is gone: {count(len(gone), 'deployment')} deleted."
     call.console.result(
         lambda: text,
         lambda: f"**{text}**",

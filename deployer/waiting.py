@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from shlex import quote
 
-from deployer.finding import Finding, ago, count, ok, problem, resume_pool, resume_queue, warning, worker
+from deployer.errors import count
+from deployer.finding import Finding, ago, ok, problem, resume_pool, resume_queue, warning, worker
 from deployer.seen import Deployed, Limit, Pool, Queue, Run, names
 
 SCHEDULER = timedelta(minutes=2)
