@@ -47,12 +47,17 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     common = Parser(add_help=False)
     common.add_argument(
-        "--repo", default=".", metavar="DIR", help="the Git repository to work on (default: the current directory's)"
+        "--repo",
+        default=".",
+        type=_given,
+        metavar="DIR",
+        help="the Git repository to work on (default: the current directory's)",
     )
     common.add_argument(
         "--env-file",
         action="append",
         default=[],
+        type=_given,
         metavar="FILE",
         help="read variables from FILE (KEY=value lines); they win over the process environment",
     )
@@ -69,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     def env(added: argparse.ArgumentParser, required: bool = True) -> None:
-        added.add_argument("--env", required=required, metavar="E", help="the environment: environments/E.yaml")
+        added.add_argument(
+            "--env", required=required, type=_given, metavar="E", help="the environment: environments/E.yaml"
+        )
 
     def preview(added: argparse.ArgumentParser, required: bool = False) -> None:
         added.add_argument(
@@ -90,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
 
     v = verb("validate", "validate", "Find every fault of every file; without --static also import the flows.")
     env(v, required=False)
-    v.add_argument("--ref", metavar="R", help="a commit's files instead of the work tree's")
+    v.add_argument("--ref", type=_given, metavar="R", help="a commit's files instead of the work tree's")
     v.add_argument("--static", action="store_true", help="files only: no flow is imported, no variable needed")
 
     for name, function, help in (
@@ -100,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
         v = verb(name, function, help)
         env(v)
         source = v.add_mutually_exclusive_group() if name == "plan" else v
-        source.add_argument("--ref", metavar="R", help="branch, tag or SHA (default: HEAD)")
+        source.add_argument("--ref", type=_given, metavar="R", help="branch, tag or SHA (default: HEAD)")
         v.add_argument(
             "--adopt",
             action="store_true",
@@ -120,25 +127,31 @@ def parser() -> argparse.ArgumentParser:
             help="source.strategy image: deploy exactly this one, sha256:<64 digits>",
         )
         if name == "plan":
-            v.add_argument("--out", metavar="FILE", help="save the plan for apply --plan")
+            v.add_argument("--out", type=_given, metavar="FILE", help="save the plan for apply --plan")
             v.add_argument(
                 "--unmerged", action="store_true", help="as if the commit were on a branch that may go there"
             )
             v.add_argument("--detailed-exitcode", action="store_true", help="exit 2 when there is something to write")
         else:
-            v.add_argument("--plan", metavar="FILE", help="apply a saved plan exactly as reviewed, or refuse")
+            v.add_argument(
+                "--plan", type=_given, metavar="FILE", help="apply a saved plan exactly as reviewed, or refuse"
+            )
             v.add_argument(
                 "--replan",
                 action="store_true",
                 help="with --plan, where the mode is development: plan anew if the live state moved since",
             )
-            v.add_argument("--report", metavar="FILE", help="also write what became of it to FILE, as JSON")
+            v.add_argument(
+                "--report", type=_given, metavar="FILE", help="also write what became of it to FILE, as JSON"
+            )
 
     v = verb("rollback", "rollback", "Put an earlier release back whole, from what the ledger recorded.")
     env(v)
-    v.add_argument("--to", metavar="TAG|SHA|NUMBER", help="default: the newest successful release before the live one")
+    v.add_argument(
+        "--to", type=_given, metavar="TAG|SHA|NUMBER", help="default: the newest successful release before the live one"
+    )
     v.add_argument("--reason", required=True, metavar="TEXT", help="why; it stays with the release")
-    v.add_argument("--out", metavar="FILE", help="write nothing; save the plan for apply --plan")
+    v.add_argument("--out", type=_given, metavar="FILE", help="write nothing; save the plan for apply --plan")
     guards(v)
 
     env(verb("drift", "drift", "Compare what is live with the last release: exit 0 none, 2 some."))
@@ -152,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     env(v)
     v.add_argument("--limit", type=_positive, default=30, metavar="N", help="how many (default: 30)")
     verb("target", "target", "Which environments a Git ref deploys to.").add_argument(
-        "--ref", required=True, metavar="REF", help="full: refs/heads/main, refs/tags/v1.2.0"
+        "--ref", required=True, type=_given, metavar="REF", help="full: refs/heads/main, refs/tags/v1.2.0"
     )
     v = verb("run", "run", "Start a run, follow its logs, exit 0 if it completed.")
     env(v)
@@ -171,6 +184,13 @@ def parser() -> argparse.ArgumentParser:
         "file", nargs="?", choices=["environment", "deployments"], help="one of them (default: both in one document)"
     )
     return top
+
+
+def _given(text: str) -> str:
+    """`--plan "$FILE"` without FILE must not be taken for no --plan."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give a value, or leave the option out")
+    return text
 
 
 def _preview(text: str) -> str:
@@ -258,9 +278,11 @@ def _env_files(paths: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in paths:
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"--env-file {path} cannot be read: {error}.") from None
+            text = Path(path).read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        except OSError as error:
+            raise InvalidInput(f"--env-file {path} cannot be read: {error.strerror}.") from None
+        except UnicodeDecodeError:
+            raise InvalidInput(f"--env-file {path} holds bytes that are not UTF-8. Save it as UTF-8.") from None
         for number, line in enumerate(text.splitlines(), 1):
             found.update(_env_line(line, f"{path}:{number}"))
     return found
@@ -282,6 +304,8 @@ def _env_line(line: str, place: str) -> dict[str, str]:
     key, sign, value = words[0].partition("=")
     if not sign or not key.isidentifier() or len(words) > 1:
         raise InvalidInput(f"{place}: expected KEY=value; quote a value that holds spaces.")
+    if "\0" in value:
+        raise InvalidInput(f"{place}: {key} holds a NUL character, which no variable can.")
     return {key: value}
 
 

@@ -24,10 +24,11 @@ def plan(call: Call) -> Exit:
     options = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
     if words.unmerged and words.out:
         raise InvalidInput("A plan of what is not merged cannot be applied: leave out --out, or --unmerged.")
+    revision = _revision(call)
     with (
         call.site(words.env, words.preview) as site,
         prepare.prepare(
-            site, call.repository, _revision(call), call.variables, options, words.unmerged, words.image_digest
+            site, call.repository, revision, call.variables, options, words.unmerged, words.image_digest
         ) as prepared,
     ):
         _say_before(call, prepared)

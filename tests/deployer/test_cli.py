@@ -191,6 +191,32 @@ def test_the_last_of_several_files_wins(command: Command, tmp_path: Path) -> Non
     assert command("status", "--env", "dev", "--env-file", right, "--env-file", str(wrong)).code == Exit.INVALID
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    assert cli._env_files([env_file(tmp_path, "\ufeffKEY=plain")]) == {"KEY": "plain"}
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe", "not UTF-8"), (b"A=x\0y", "A holds a NUL character")])
+def test_a_file_of_other_bytes_is_told(command: Command, tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "strange.env").write_bytes(content)
+    said = command("status", "--env-file", str(tmp_path / "strange.env"))
+    assert said.code == Exit.INVALID and words in said.err and "codec" not in said.err
+
+
+EMPTY = [
+    *(("apply", "--env", "dev", option, "") for option in ("--plan", "--ref", "--report", "--env-file", "--repo")),
+    *(("rollback", "--env", "dev", "--reason", "x", option, " ") for option in ("--to", "--out")),
+    *(("plan", "--env", "dev", "--out", ""), ("validate", "--env", ""), ("target", "--ref", "")),
+]
+
+
+@pytest.mark.parametrize("words", EMPTY, ids=" ".join)
+def test_an_empty_value_is_not_taken_for_none(command: Command, words: tuple[str, ...]) -> None:
+    """As of a variable that a script forgot to set: `apply --plan "$PLAN"` would deploy what nobody has reviewed."""
+    said = main(*words, variables=command.variables)
+    assert said.code == Exit.INVALID and f"argument {words[-2]}: it is empty" in said.err
+    assert command.fake.requests == []
+
+
 @pytest.mark.parametrize("text", ["A=1\nB", "A=1\nB=one two", "A=1\nB='open", "A=1\n9=x", "A=1\n=x"])
 def test_a_faulty_line_is_named_by_file_and_number(command: Command, tmp_path: Path, text: str) -> None:
     file = env_file(tmp_path, text)
