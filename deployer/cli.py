@@ -171,7 +171,9 @@ def parser() -> argparse.ArgumentParser:
     env(v)
     v.add_argument("name", metavar="NAME", help="the deployment's name in the catalogue")
     v.add_argument("--param", action="append", default=[], metavar="K=V", help="a parameter; V is JSON or text")
-    v.add_argument("--timeout", type=float, metavar="SECONDS", help="stop following after this long (the run goes on)")
+    v.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="stop following after this long (the run goes on)"
+    )
     preview(v)
     v = verb("serve", "serve", "Local loop with Prefect's serve(): no pool, no worker.", (common,))
     v.add_argument("name", nargs="*", metavar="NAME", help="deployments by their catalogue names (default: all)")
@@ -206,9 +208,23 @@ def _digest(text: str) -> str:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1 on")
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1 to 999999999")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"'{text}': expected seconds, more than 0 and at most {MOST_SECONDS}")
+    return found
+
+
+MOST_SECONDS = 315_360_000
+"""Ten years: whoever wants no limit leaves it out."""
 
 
 def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | None = None) -> int:

@@ -24,6 +24,8 @@ def plan(call: Call) -> Exit:
     options = Options(words.adopt, words.resume, words.allow_removals, words.only_forward)
     if words.unmerged and words.out:
         raise InvalidInput("A plan of what is not merged cannot be applied: leave out --out, or --unmerged.")
+    if words.out:
+        saved.check_place(Path(words.out), "plan")
     revision = _revision(call)
     with (
         call.site(words.env, words.preview) as site,
@@ -121,6 +123,8 @@ def rollback(call: Call) -> Exit:
     words = call.words
     if not words.reason.strip():
         raise InvalidInput("Say why with --reason TEXT; it stays with the release.")
+    if words.out:
+        saved.check_place(Path(words.out), "plan")
     options = Options(resume=words.resume, allow_removals=words.allow_removals)
     reason = " ".join(words.reason.split())
     with _restoring(call, words.to, options) as prepared:

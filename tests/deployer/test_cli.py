@@ -191,6 +191,26 @@ def test_the_last_of_several_files_wins(command: Command, tmp_path: Path) -> Non
     assert command("status", "--env", "dev", "--env-file", right, "--env-file", str(wrong)).code == Exit.INVALID
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "-5", "0", "soon", "9e99"])
+def test_a_time_that_is_none_is_told(command: Command, text: str) -> None:
+    said = command("run", "--env", "dev", "hello", f"--timeout={text}")
+    assert said.code == Exit.INVALID and f"'{text}': expected seconds" in said.err and command.fake.requests == []
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "\u00b2", "1_0", "9" * 30, "9" * 5000])
+def test_a_number_that_is_none_is_told(command: Command, text: str) -> None:
+    said = command("history", "--env", "dev", f"--limit={text}")
+    assert said.code == Exit.INVALID and "expected a whole number from 1 to" in said.err
+
+
+@pytest.mark.parametrize("words", [("plan",), ("rollback", "--reason", "x")], ids=lambda words: words[0])
+def test_a_place_for_the_plan_is_looked_at_before_the_api_is_asked(
+    command: Command, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    said = command(*words, "--env", "dev", "--out", str(tmp_path))
+    assert said.code == Exit.INVALID and "that is a folder" in said.err and command.fake.requests == []
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     assert cli._env_files([env_file(tmp_path, "\ufeffKEY=plain")]) == {"KEY": "plain"}
 
