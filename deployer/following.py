@@ -97,14 +97,23 @@ def _parameters(given: list[str], deployment: Live) -> dict[str, Any]:
             raise InvalidInput(
                 f"--param {key}: the flow has no such parameter.{guess(key, properties)} It takes: {', '.join(properties)}."
             )
-        parameters[key] = _value(value, properties.get(key, {}))
+        parameters[key] = _value(key, value, properties.get(key, {}))
     return parameters
 
 
-def _value(text: str, schema: dict[str, Any]) -> Any:
+def _value(key: str, text: str, schema: dict[str, Any]) -> Any:
     if schema.get("type") == "string":
         return text
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    except RecursionError:
+        raise InvalidInput(f"--param {key}: nested too deeply.") from None
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        raise InvalidInput(
+            f"--param {key}: no request can hold NaN, Infinity or half a character (a surrogate). Give another value."
+        ) from None
+    return value

@@ -19,6 +19,9 @@ from deployer.refs import allows
 SHA = re.compile(r"[0-9a-f]{40}")
 
 
+TRUST = "; if you trust its owner: git config --global --add safe.directory DIR"
+
+
 @dataclass(frozen=True)
 class Revision:
     """A commit, and the words in which it was asked for."""
@@ -38,7 +41,12 @@ class Repository:
             raise InvalidInput(f"There is no folder {path}. Give the repository with --repo DIR.")
         done = _git(path, "rev-parse", "--show-toplevel", check=False)
         if done.returncode:
-            raise InvalidInput(f"{path} is no Git repository. Run in one, or give it with --repo DIR.")
+            said = done.stderr.decode(errors="replace").strip().partition("\n")[0].removeprefix("fatal: ")
+            if said.startswith("not a git repository"):
+                raise InvalidInput(f"{path} is no Git repository. Run in one, or give it with --repo DIR.")
+            raise InvalidInput(
+                f"Git cannot work in {path.absolute()}: {said}{TRUST if 'dubious ownership' in said else ''}."
+            )
         return cls(Path(done.stdout.decode().strip()))
 
     def git(self, *words: str, check: bool = True, env: Mapping[str, str] | None = None) -> str:
@@ -54,9 +62,11 @@ class Repository:
             ).strip()
             if SHA.fullmatch(found):
                 return Revision(found, ref)
-        hint = (
-            " The clone is shallow; fetch the whole history (fetch-depth: 0)." if self.shallow() else " Was it fetched?"
-        )
+        hint = " Was it fetched?"
+        if self.shallow():
+            hint = " The clone is shallow; fetch the whole history (fetch-depth: 0)."
+        elif ref == "HEAD":
+            hint = " Nothing was committed yet."
         raise InvalidInput(f"'{ref}' names no commit in {self.path}.{hint}")
 
     def has_tag(self, name: str) -> bool:

@@ -149,6 +149,28 @@ def test_a_shallow_clone_is_told_to_fetch_the_rest(command: Command, tmp_path: P
     assert said.code == Exit.INVALID and "fetch-depth: 0" in said.err
 
 
+def test_a_repository_that_git_does_not_trust_is_told_with_the_way(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    said = command("validate", "--static")
+    assert said.code == Exit.INVALID and "dubious ownership" in said.err and "--add safe.directory" in said.err
+
+
+def test_a_bare_repository_is_not_called_none(command: Command, tmp_path: Path) -> None:
+    command.repo.git("clone", "--quiet", "--bare", command.repo.url, str(tmp_path / "bare.git"))
+    said = main("validate", "--static", "--repo", str(tmp_path / "bare.git"))
+    assert said.code == Exit.INVALID and "must be run in a work tree" in said.err
+
+
+def test_a_repository_without_a_commit_is_told(command: Command, tmp_path: Path) -> None:
+    command.repo.git("init", "--quiet", str(tmp_path / "new"))
+    (tmp_path / "new/environments").mkdir()
+    (tmp_path / "new/environments/dev.yaml").write_text((command.repo.path / "environments/dev.yaml").read_text())
+    said = main("plan", "--env", "dev", "--repo", str(tmp_path / "new"), variables=command.variables)
+    assert said.code == Exit.INVALID and "'HEAD' names no commit" in said.err and "Nothing was committed" in said.err
+
+
 # -- variables from files
 
 
