@@ -137,7 +137,7 @@ class Repository:
 
     def published(self, url: str, commit: str, token: str | None) -> bool | None:
         """Can a worker clone the commit from `url`? None: it cannot be told (no credentials, no network, or the remote has commits that this clone does not know)."""
-        done = _git(self.path, "ls-remote", "--quiet", url, check=False, env=_credentials(url, token))
+        done = _git(self.path, "ls-remote", "--quiet", "--", url, check=False, env=_credentials(url, token))
         if done.returncode:
             return None
         tips = [line.split("\t")[0] for line in done.stdout.decode(errors="replace").splitlines()]
@@ -167,7 +167,7 @@ class Repository:
         bare = () if ambient else ("-c", "credential.helper=")
         with tempfile.TemporaryDirectory(prefix="prefect-platform-") as scratch:
             _git(Path(scratch), "init", "--quiet", "--bare")
-            _git(Path(scratch), "remote", "add", "origin", url)
+            _git(Path(scratch), "remote", "add", "--", "origin", url)
             words = ("fetch", "--quiet", "--no-tags", "--depth=1", "--filter=tree:0", "origin", commit)
             ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=10")
             env = {"GIT_SSH_COMMAND": ssh, **_credentials(url, token)}
