@@ -311,6 +311,12 @@ def test_a_release_reads_well_in_prefects_ui() -> None:
     assert "| changes | 1 create, 2 update, 3 held, 4 unchanged |" in told
 
 
+STRANGE: list[dict[str, Any]] = [
+    *({"number": "9"}, {"project": 1}, {"commit": "--help"}, {"seconds": "1"}, {"started": 5}, {"restores": "7"}),
+    *({"error": ["x"]}, {"summary": {"create": "1"}}, {"declares": {"variable": "colour"}}, {"rollback_of": True}),
+]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -323,6 +329,7 @@ def test_a_release_reads_well_in_prefects_ui() -> None:
         "<!-- record {} -->",
         '<!-- record {"number": 1} -->',
         "<!-- record [1] -->",
+        *(f"<!-- record {json.dumps({**vars(release(9)), **part})} -->" for part in STRANGE),
     ],
 )
 def test_what_is_no_record_of_ours_is_passed_over(fake: FakePrefect, data: Any) -> None:
@@ -412,6 +419,17 @@ def test_a_specification_comes_back_as_it_went() -> None:
         created=(("variable", "colour"),),
     )
     assert ledger.load_specification(json.dumps(ledger.dump_specification(given))) == given
+
+
+@pytest.mark.parametrize("change", [{"commit": B}, {"resources": []}, {"resources": [{}]}, {"more": 1}], ids=str)
+def test_a_specification_that_was_changed_is_not_put_back(fake: FakePrefect, change: dict[str, Any]) -> None:
+    Stage(fake).apply(HELLO)
+    (written,) = versions(fake, "spec-")
+    with fake.backstage as client:
+        data = json.dumps({**json.loads(written["data"]), **change})
+        client.patch(f"/artifacts/{written['id']}", json={"data": data}).raise_for_status()
+    with pytest.raises(InvalidInput, match="cannot be read: .* somebody changed it"):
+        Stage(fake).plan(HELLO)
 
 
 def test_neither_record_nor_specification_holds_a_secret(fake: FakePrefect) -> None:
