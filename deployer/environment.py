@@ -38,7 +38,7 @@ Pasted = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
 class Api(Strict):
-    url: str = Field(
+    url: Pasted = Field(
         description="Ends in /api. Never a default: without it Prefect would start an empty server of its own."
     )
     key: Pasted = Field("", description="Prefect Cloud.")

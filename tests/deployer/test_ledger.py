@@ -428,7 +428,7 @@ def test_a_specification_that_was_changed_is_not_put_back(fake: FakePrefect, cha
     with fake.backstage as client:
         data = json.dumps({**json.loads(written["data"]), **change})
         client.patch(f"/artifacts/{written['id']}", json={"data": data}).raise_for_status()
-    with pytest.raises(InvalidInput, match="cannot be read: .* somebody changed it"):
+    with pytest.raises(InvalidInput, match=r"cannot be read: .* somebody changed it"):
         Stage(fake).plan(HELLO)
 
 
