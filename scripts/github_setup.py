@@ -277,9 +277,12 @@ def _from_file(path: Path | None) -> dict[str, dict[str, str]]:
         return {}
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except RecursionError:
+        raise GitHubError(f"{path} cannot be read as YAML: it is nested too deeply.") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise GitHubError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(data, dict) or not all(isinstance(pairs, dict) for pairs in data.values()):
+    groups = data.values() if isinstance(data, dict) else [None]
+    if not all(isinstance(g, dict) and not any(isinstance(v, dict | list) for v in g.values()) for g in groups):
         raise GitHubError(
             f"{path}: expected environments, each with its variables, such as dev: {{PREFECT_API_URL: ...}}."
         )
@@ -299,6 +302,8 @@ def _check_variable(name: str, variable: str, value: str) -> None:
         raise GitHubError(
             f"{name}: {variable} is empty. scripts/github_setup.py sets no empty variable: every job would fail."
         )
+    if not value.isprintable():
+        raise GitHubError(f"{name}: {variable} holds a line break or another character that is not printed.")
     if re.search(r"://[^/]*@", value):
         raise GitHubError(f"{name}: {variable} holds a credential, and variables are shown to everybody: use a secret.")
 

@@ -542,6 +542,7 @@ def test_an_api_without_an_address_fails_and_names_the_script(capsys: pytest.Cap
         (["--variable", "dev.PREFECT_API_URL=https://me:word@x/api"], "holds a credential"),
         (["--variable", "dev.PREFECT_API_KEY=x"], "PREFECT_API_KEY is no variable"),
         (["--variable", "staging.PREFECT_API_URL=x"], "there is no environments/staging.yaml"),
+        (["--variable", "dev.PREFECT_UI_URL=https://x\nREPLAN"], "holds a line break"),
         (["--guard", "staging"], "there is no environments/staging.yaml"),
         (["--variables", "/nowhere.yaml"], "/nowhere.yaml cannot be read"),
         (["--reviewers", "mona", "--without-reviewers"], "choose one"),
@@ -557,6 +558,22 @@ def test_an_api_without_an_address_fails_and_names_the_script(capsys: pytest.Cap
 )
 def test_wrong_words_are_told(capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
     assert expected in stopped(capsys, FakeGitHub(), "--repository", "acme/shop", *words, "--apply")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("dev: {PREFECT_API_URL: [1]}", "expected environments, each with its variables"),
+        ("- dev", "expected environments, each with its variables"),
+        ("[" * 3000, "it is nested too deeply"),
+    ],
+    ids=["a list", "no mapping", "too deep"],
+)
+def test_a_file_of_something_else_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, expected: str
+) -> None:
+    (tmp_path / "setup.yaml").write_text(text)
+    assert expected in stopped(capsys, FakeGitHub(), *USUAL, "--variables", str(tmp_path / "setup.yaml"))
 
 
 def test_no_token_is_told_with_what_it_must_be_allowed(capsys: pytest.CaptureFixture[str]) -> None:
