@@ -777,6 +777,11 @@ def test_it_needs_no_more_than_a_bare_python_of_3_10(job: Job, github: FakeGitHu
     assert github.comments[0]["user"] == BOT
 
 
+def test_an_output_that_cannot_be_written_is_told(job: Job) -> None:
+    job.environ["GITHUB_OUTPUT"] = str(job.folder)
+    assert "GITHUB_OUTPUT" in job.fails("credentials")
+
+
 def test_wrong_words_end_with_1_and_help_with_0(job: Job) -> None:
     wrong = [(), ("coment",), ("comment",), ("comment", "--env", "a b", "--file", "x"), ("deployment", "--sha", "v1")]
     assert [job(*words)[0] for words in wrong] == [1] * len(wrong)
