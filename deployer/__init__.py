@@ -18,10 +18,11 @@ The pipeline, module by module, in the order in which a deploy walks through the
     render        a plan for people and for machines
     writers       several calls at a time, as long as the API bears it
     apply         a plan -> calls; then everything is read again, and must leave nothing to do
-    doctor        looks at an environment, and diagnosis names what is wrong and the fix
-    cli           verbs, streams, exit codes
+    doctor        looks at an environment, and diagnosis and waiting name what is wrong and the fix
+    verbs         one function a verb: looking at what is there, releasing what is wanted
+    cli           words, streams, exit codes
 
-Pure are all that decide (fields, environment, catalog, refs, source, template, comparable, desired, merge, plan, diagnosis, render): values in,
+Pure are all that decide (fields, environment, catalog, refs, source, template, comparable, desired, merge, plan, diagnosis, waiting, render): values in,
 values out. Writing happens in prefect_api, and only `apply` (and `preview`'s destroy) calls what writes there.
 """
 

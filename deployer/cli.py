@@ -47,12 +47,17 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     common = Parser(add_help=False)
     common.add_argument(
-        "--repo", default=".", metavar="DIR", help="the Git repository to work on (default: the current directory's)"
+        "--repo",
+        default=".",
+        type=_given,
+        metavar="DIR",
+        help="the Git repository to work on (default: the current directory's)",
     )
     common.add_argument(
         "--env-file",
         action="append",
         default=[],
+        type=_given,
         metavar="FILE",
         help="read variables from FILE (KEY=value lines); they win over the process environment",
     )
@@ -69,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     def env(added: argparse.ArgumentParser, required: bool = True) -> None:
-        added.add_argument("--env", required=required, metavar="E", help="the environment: environments/E.yaml")
+        added.add_argument(
+            "--env", required=required, type=_given, metavar="E", help="the environment: environments/E.yaml"
+        )
 
     def preview(added: argparse.ArgumentParser, required: bool = False) -> None:
         added.add_argument(
@@ -90,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
 
     v = verb("validate", "validate", "Find every fault of every file; without --static also import the flows.")
     env(v, required=False)
-    v.add_argument("--ref", metavar="R", help="a commit's files instead of the work tree's")
+    v.add_argument("--ref", type=_given, metavar="R", help="a commit's files instead of the work tree's")
     v.add_argument("--static", action="store_true", help="files only: no flow is imported, no variable needed")
 
     for name, function, help in (
@@ -100,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
         v = verb(name, function, help)
         env(v)
         source = v.add_mutually_exclusive_group() if name == "plan" else v
-        source.add_argument("--ref", metavar="R", help="branch, tag or SHA (default: HEAD)")
+        source.add_argument("--ref", type=_given, metavar="R", help="branch, tag or SHA (default: HEAD)")
         v.add_argument(
             "--adopt",
             action="store_true",
@@ -120,25 +127,31 @@ def parser() -> argparse.ArgumentParser:
             help="source.strategy image: deploy exactly this one, sha256:<64 digits>",
         )
         if name == "plan":
-            v.add_argument("--out", metavar="FILE", help="save the plan for apply --plan")
+            v.add_argument("--out", type=_given, metavar="FILE", help="save the plan for apply --plan")
             v.add_argument(
                 "--unmerged", action="store_true", help="as if the commit were on a branch that may go there"
             )
             v.add_argument("--detailed-exitcode", action="store_true", help="exit 2 when there is something to write")
         else:
-            v.add_argument("--plan", metavar="FILE", help="apply a saved plan exactly as reviewed, or refuse")
+            v.add_argument(
+                "--plan", type=_given, metavar="FILE", help="apply a saved plan exactly as reviewed, or refuse"
+            )
             v.add_argument(
                 "--replan",
                 action="store_true",
                 help="with --plan, where the mode is development: plan anew if the live state moved since",
             )
-            v.add_argument("--report", metavar="FILE", help="also write what became of it to FILE, as JSON")
+            v.add_argument(
+                "--report", type=_given, metavar="FILE", help="also write what became of it to FILE, as JSON"
+            )
 
     v = verb("rollback", "rollback", "Put an earlier release back whole, from what the ledger recorded.")
     env(v)
-    v.add_argument("--to", metavar="TAG|SHA|NUMBER", help="default: the newest successful release before the live one")
+    v.add_argument(
+        "--to", type=_given, metavar="TAG|SHA|NUMBER", help="default: the newest successful release before the live one"
+    )
     v.add_argument("--reason", required=True, metavar="TEXT", help="why; it stays with the release")
-    v.add_argument("--out", metavar="FILE", help="write nothing; save the plan for apply --plan")
+    v.add_argument("--out", type=_given, metavar="FILE", help="write nothing; save the plan for apply --plan")
     guards(v)
 
     env(verb("drift", "drift", "Compare what is live with the last release: exit 0 none, 2 some."))
@@ -152,13 +165,15 @@ def parser() -> argparse.ArgumentParser:
     env(v)
     v.add_argument("--limit", type=_positive, default=30, metavar="N", help="how many (default: 30)")
     verb("target", "target", "Which environments a Git ref deploys to.").add_argument(
-        "--ref", required=True, metavar="REF", help="full: refs/heads/main, refs/tags/v1.2.0"
+        "--ref", required=True, type=_given, metavar="REF", help="full: refs/heads/main, refs/tags/v1.2.0"
     )
     v = verb("run", "run", "Start a run, follow its logs, exit 0 if it completed.")
     env(v)
     v.add_argument("name", metavar="NAME", help="the deployment's name in the catalogue")
     v.add_argument("--param", action="append", default=[], metavar="K=V", help="a parameter; V is JSON or text")
-    v.add_argument("--timeout", type=float, metavar="SECONDS", help="stop following after this long (the run goes on)")
+    v.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="stop following after this long (the run goes on)"
+    )
     preview(v)
     v = verb("serve", "serve", "Local loop with Prefect's serve(): no pool, no worker.", (common,))
     v.add_argument("name", nargs="*", metavar="NAME", help="deployments by their catalogue names (default: all)")
@@ -173,9 +188,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _preview(text: str) -> str:
-    import re
+def _given(text: str) -> str:
+    """`--plan "$FILE"` without FILE must not be taken for no --plan."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give a value, or leave the option out")
+    return text
 
+
+def _preview(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) or len(text) > 40:
         raise argparse.ArgumentTypeError(f"'{text}': small letters, digits and dashes, at most 40, e.g. pr-123")
     return text
@@ -188,9 +208,23 @@ def _digest(text: str) -> str:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1 on")
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1 to 999999999")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"'{text}': expected seconds, more than 0 and at most {MOST_SECONDS}")
+    return found
+
+
+MOST_SECONDS = 315_360_000
+"""Ten years: whoever wants no limit leaves it out."""
 
 
 def main(arguments: Sequence[str] | None = None, variables: Mapping[str, str] | None = None) -> int:
@@ -243,11 +277,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def _verb(words: argparse.Namespace, console: Console) -> Callable[[], Any]:
     """The function of the verb. Imported late: `--help` and usage errors need none of it."""
     from deployer import verbs
+    from deployer.call import Call
     from deployer.loading import hide_from_children
 
     hide_from_children()
     variables = {**console.variables, **_env_files(words.env_file)}
-    call = verbs.Call(words, variables, Console(console.format, variables))
+    call = Call(words, variables, Console(console.format, variables))
     return lambda: getattr(verbs, words.function)(call)
 
 
@@ -259,9 +294,11 @@ def _env_files(paths: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in paths:
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"--env-file {path} cannot be read: {error}.") from None
+            text = Path(path).read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        except OSError as error:
+            raise InvalidInput(f"--env-file {path} cannot be read: {error.strerror}.") from None
+        except UnicodeDecodeError:
+            raise InvalidInput(f"--env-file {path} holds bytes that are not UTF-8. Save it as UTF-8.") from None
         for number, line in enumerate(text.splitlines(), 1):
             found.update(_env_line(line, f"{path}:{number}"))
     return found
@@ -283,6 +320,8 @@ def _env_line(line: str, place: str) -> dict[str, str]:
     key, sign, value = words[0].partition("=")
     if not sign or not key.isidentifier() or len(words) > 1:
         raise InvalidInput(f"{place}: expected KEY=value; quote a value that holds spaces.")
+    if "\0" in value:
+        raise InvalidInput(f"{place}: {key} holds a NUL character, which no variable can.")
     return {key: value}
 
 

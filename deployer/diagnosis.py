@@ -1,132 +1,29 @@
-"""What was seen of an environment -> findings: a state, the evidence, and the fix by name. Pure."""
+"""What was seen of a server, a release and its pools -> findings: a state, the evidence, and the fix by name. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from shlex import quote
 from typing import Any
 from urllib.parse import urlsplit
 
 from deployer.environment import Source
+from deployer.errors import count
+from deployer.finding import (
+    Finding,
+    ago,
+    ok,
+    problem,
+    resume_pool,
+    resume_queue,
+    span,
+    unchecked,
+    warning,
+    worker,
+)
 from deployer.model import Release
-
-STATES = ("ok", "warning", "problem", "not checked")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor's. `fix` says what to do, where there is something to do."""
-
-    check: str
-    state: str
-    seen: str
-    fix: str = ""
-
-
-def ok(check: str, seen: str) -> Finding:
-    return Finding(check, "ok", seen)
-
-
-def warning(check: str, seen: str, fix: str) -> Finding:
-    return Finding(check, "warning", seen, fix)
-
-
-def problem(check: str, seen: str, fix: str) -> Finding:
-    return Finding(check, "problem", seen, fix)
-
-
-def unchecked(check: str, why: str) -> Finding:
-    return Finding(check, "not checked", why)
-
-
-# -- what is looked at
-
-
-@dataclass(frozen=True)
-class Server:
-    """What a self-hosted server says of its own settings."""
-
-    auth: bool
-    ui: str | None
-    """The API's address as browsers are told it; None where no UI is served."""
-    driver: str | None
-    leases: str
-
-
-@dataclass(frozen=True)
-class Queue:
-    name: str
-    paused: bool
-    limit: int | None
-    active: int
-    polled: datetime | None
-
-
-@dataclass(frozen=True)
-class Pool:
-    """`heartbeat` is that of the worker heard last, which promised the next one within `interval` seconds."""
-
-    name: str
-    type: str
-    paused: bool
-    ready: bool
-    limit: int | None
-    active: int
-    workers: int
-    heartbeat: datetime | None
-    interval: float
-    queues: tuple[Queue, ...]
-    template: Mapping[str, Any]
-
-    @property
-    def needs_worker(self) -> bool:
-        """Prefect Cloud itself starts the runs of push and managed pools."""
-        return not self.type.endswith((":push", ":managed"))
-
-    def hears(self, at: datetime) -> bool:
-        """Is a worker there? By the server's own rule: three heartbeats missed, and it is gone."""
-        return self.heartbeat is not None and at - self.heartbeat < timedelta(seconds=3 * self.interval)
-
-
-@dataclass(frozen=True)
-class Limit:
-    name: str
-    limit: int
-    active: int
-    decay: float
-    enabled: bool
-
-    @property
-    def full(self) -> bool:
-        return self.enabled and 0 < self.limit <= self.active and not self.decay
-
-
-@dataclass(frozen=True)
-class Deployed:
-    id: str
-    name: str
-    version: str | None
-    pool: str | None
-    queue: str | None
-    limit: Limit | None
-    scheduled: bool
-    """Has it an active schedule, and is not paused?"""
-    retired: bool
-    updated: datetime
-
-
-@dataclass(frozen=True)
-class Run:
-    id: str
-    name: str
-    deployment: str
-    due: datetime
-    state: str
-    message: str = ""
-
+from deployer.seen import Deployed, Pool, Server, names
 
 # -- the server
 
@@ -318,15 +215,15 @@ FOREMAN = timedelta(minutes=1)
 
 
 def pool(name: str, kind: str, found: Pool | None, at: datetime, environment: str) -> Finding:
-    check, start = f"pool {name}", _worker(name, kind)
+    check, start = f"pool {name}", worker(name, kind)
     if found is None:
         return problem(check, "there is no such pool", f"deploy.py apply --env {environment}")
     if found.type != kind:
         seen = f"its type is {found.type}, the environment file says {kind}"
         return problem(check, seen, "Prefect cannot change a pool's type: delete the pool, then apply")
-    heard = f"heard {_ago(at, found.heartbeat)}" if found.heartbeat else "no worker has ever called"
+    heard = f"heard {ago(at, found.heartbeat)}" if found.heartbeat else "no worker has ever called"
     if found.paused:
-        return warning(check, f"paused: nothing of it starts ({heard})", _resume_pool(name))
+        return warning(check, f"paused: nothing of it starts ({heard})", resume_pool(name))
     if not found.needs_worker:
         return ok(check, "needs no worker")
     if not found.hears(at):
@@ -344,209 +241,9 @@ def queues(pools: Iterable[Pool]) -> list[Finding]:
         warning(
             f"queue {pool.name}/{queue.name}",
             "paused: nothing of it starts",
-            _resume_queue(pool, queue),
+            resume_queue(pool.name, queue.name),
         )
         for pool in pools
         for queue in pool.queues
         if queue.paused
     ]
-
-
-# What people paste into a shell: names come from the server, where others choose them.
-
-
-def _worker(pool: str, kind: str) -> str:
-    return f"prefect worker start --pool {quote(pool)} --type {quote(kind)}"
-
-
-def _resume_pool(name: str) -> str:
-    return f"prefect work-pool resume {quote(name)}"
-
-
-def _resume_queue(pool: Pool, queue: Queue) -> str:
-    return f"prefect work-queue resume {quote(queue.name)} --pool {quote(pool.name)}"
-
-
-# -- what runs
-
-
-SCHEDULER = timedelta(minutes=2)
-"""What was written later may have no runs yet: the scheduler comes by every minute."""
-
-
-def schedules(deployed: Sequence[Deployed], provided: Collection[str], at: datetime) -> Finding:
-    """`provided`: the deployments that have runs ahead."""
-    due = [d for d in deployed if d.scheduled]
-    bare = [d for d in due if d.id not in provided and at - d.updated > SCHEDULER]
-    if not due:
-        return ok("schedules", "no schedule is active")
-    if bare and len(bare) == len(due):
-        seen = f"none of {count(len(due), 'deployment')} with active schedules has a run ahead: the server's scheduler does not work"
-        fix = "is `prefect server services start` up? SQLAlchemy 2.1 stops Prefect 3.8's scheduler: install sqlalchemy<2.1"
-        return problem("schedules", seen, fix)
-    if bare:
-        seen = f"{len(bare)} of {count(len(due), 'deployment')} with active schedules have no run ahead: {names(bare)}"
-        fix = "has the rule ended, is its next time over 100 days off, or does the server's scheduler lag (its log)?"
-        return warning("schedules", seen, fix)
-    return ok("schedules", f"{count(len(due), 'deployment')} with active schedules, all with runs ahead")
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why runs wait. Waiting for a free slot is what a limit is for: no more than a warning."""
-
-    state: str
-    why: str
-    fix: str
-
-
-def late(
-    runs: Sequence[Run], whole: bool, deployed: Mapping[str, Deployed], pools: Mapping[str, Pool], at: datetime
-) -> list[Finding]:
-    """A line for each reason. `whole`: are these all, or the oldest only?"""
-    groups: dict[Reason, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_reason(run, deployed[run.deployment], pools, at), []).append(run)
-    if not groups:
-        return [ok("late runs", "none")]
-    return [
-        Finding(
-            "late runs",
-            reason.state,
-            f"{count(len(found), 'run', whole)} of {_of(found, deployed)}, "
-            f"the oldest due {_ago(at, min(r.due for r in found))}: {reason.why}",
-            reason.fix,
-        )
-        for reason, found in groups.items()
-    ]
-
-
-def _reason(run: Run, deployment: Deployed, pools: Mapping[str, Pool], at: datetime) -> Reason:
-    found = pools.get(deployment.pool or "")
-    if found is None:
-        why = f"there is no work pool {deployment.pool}" if deployment.pool else "the deployment names no work pool"
-        return Reason("problem", why, "deploy.py apply makes the declared pools")
-    queue = next((q for q in found.queues if q.name == (deployment.queue or "default")), None)
-    for reason in (_paused(found, queue), _alone(found, queue, at), _slots(run, deployment, found, queue)):
-        if reason:
-            return reason
-    why = f"a worker of {found.name} is there, and nothing that the API shows holds them"
-    return Reason("problem", why, "see the worker's log; a worker's own --limit holds runs back too")
-
-
-def _paused(pool: Pool, queue: Queue | None) -> Reason | None:
-    if pool.paused:
-        return Reason("problem", f"the pool {pool.name} is paused", _resume_pool(pool.name))
-    if queue and queue.paused:
-        why = f"the queue {pool.name}/{queue.name} is paused"
-        return Reason("problem", why, _resume_queue(pool, queue))
-    return None
-
-
-POLLED = timedelta(minutes=1)
-"""Workers ask for runs every 15 seconds; the server itself calls a queue NOT_READY after a minute."""
-
-
-def _alone(pool: Pool, queue: Queue | None, at: datetime) -> Reason | None:
-    start = _worker(pool.name, pool.type)
-    if not pool.needs_worker:
-        return None
-    if not pool.hears(at):
-        return Reason("problem", f"the pool {pool.name} has no worker", start)
-    if queue and (queue.polled is None or at - queue.polled > POLLED):
-        why = f"no worker asks the queue {pool.name}/{queue.name} for runs"
-        return Reason("problem", why, f"{start} --work-queue {quote(queue.name)}")
-    return None
-
-
-def _slots(run: Run, deployment: Deployed, pool: Pool, queue: Queue | None) -> Reason | None:
-    own = deployment.limit
-    if own and (run.state == "AwaitingConcurrencySlot" or own.active >= own.limit):
-        why = f"the deployment's own concurrency limit is full ({own.active} of {own.limit})"
-        return Reason("warning", why, "wait, or raise concurrency_limit; if nothing of it runs, see limits")
-    if queue and queue.limit is not None and queue.active >= queue.limit:
-        why = f"the queue {pool.name}/{queue.name} is full ({queue.active} of {queue.limit})"
-        return Reason(
-            "warning",
-            why,
-            "wait, or raise the queue's concurrency_limit; a run that died with its worker may still count: set it to Crashed",
-        )
-    if pool.limit is not None and pool.active >= pool.limit:
-        why = f"the pool {pool.name} is full ({pool.active} of {pool.limit})"
-        return Reason(
-            "warning",
-            why,
-            "wait, or raise the pool's concurrency_limit; a run that died with its worker may still count: set it to Crashed",
-        )
-    return None
-
-
-RAISE = "raise it in the repository and deploy; if it is higher there, it was changed by hand: deploy.py drift"
-"""Every limit that is looked at is one that the repository declares."""
-
-
-def limits(found: Sequence[Limit], idle: Collection[str], shown: Mapping[str, str]) -> list[Finding]:
-    """`idle`: the names of full limits that no running run can hold. `shown`: name -> whose it is."""
-    stuck = [x for x in found if x.full and x.name in idle]
-    closed = [x for x in found if x.enabled and not x.limit]
-    lines = [
-        problem(
-            "limits",
-            f"{shown.get(x.name, x.name)}: {x.active} of {x.limit} taken, and nothing runs that could hold it: a dead run's lock",
-            f"its lease ends within five minutes; if it does not: prefect gcl update {quote(x.name)} --active-slots 0",
-        )
-        for x in stuck
-    ]
-    lines += [warning("limits", f"{shown.get(x.name, x.name)}: 0 lets nothing through", RAISE) for x in closed]
-    full = [x for x in found if x.full and x not in stuck]
-    seen = f"{count(len(found), 'limit')}, none held by a dead run" if found else "none declared"
-    return lines or [
-        ok("limits", seen + (f"; full: {', '.join(shown.get(x.name, x.name) for x in full)}" * bool(full)))
-    ]
-
-
-IMPORT = re.compile(
-    r"^(?:[\w.]+\.)?((?:ImportError|ModuleNotFoundError|SyntaxError|FileNotFoundError|MissingFlowError|ScriptError)\b.*)$",
-    re.M,
-)
-
-
-def failures(runs: Sequence[Run], whole: bool, said: str, deployed: Mapping[str, Deployed]) -> Finding:
-    """Of the last day, newest first. `said`: the errors in the newest one's log."""
-    if not runs:
-        return ok("failed runs", "none in the last 24 hours")
-    newest, fault = runs[0], IMPORT.search(said)
-    seen = (
-        f"{count(len(runs), 'run', whole)} of {_of(runs, deployed)} in the last 24 hours; the newest, '{newest.name}'"
-    )
-    if fault and newest.state == "Crashed":
-        fix = "install it where the worker runs; `entrypoints` and `clone` tell whether the code itself is whole"
-        return problem("failed runs", f"{seen}, could not import its flow: {fault[1][:200]}", fix)
-    return warning("failed runs", f"{seen}: {(newest.message or newest.state)[:200]}", "look at its log in the UI")
-
-
-def _of(runs: Iterable[Run], deployed: Mapping[str, Deployed]) -> str:
-    return names([deployed[i] for i in dict.fromkeys(run.deployment for run in runs)])
-
-
-# -- words
-
-
-def names(deployed: Sequence[Deployed], most: int = 3) -> str:
-    more = f" and {len(deployed) - most} more" if len(deployed) > most else ""
-    return ", ".join(d.name for d in deployed[:most]) + more
-
-
-def count(number: int, word: str, whole: bool = True) -> str:
-    return f"{number}{'' if whole else ' or more'} {word}{'' if number == 1 and whole else 's'}"
-
-
-def _ago(at: datetime, then: datetime) -> str:
-    return f"{span(max((at - then).total_seconds(), 0))} ago"
-
-
-def span(seconds: float) -> str:
-    for size, word in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {word}"
-    return f"{seconds:.0f} s"

@@ -10,17 +10,18 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
-from deployer import desired, diagnosis, ledger, prefect_api, prepare, project
+from deployer import desired, diagnosis, prefect_api, prepare, project, waiting
 from deployer.desired import Scope
-from deployer.diagnosis import Deployed, Finding, Limit, Pool, Server, problem, unchecked
 from deployer.environment import Environment
 from deployer.errors import DeployError, Refused, Unreachable
+from deployer.finding import Finding, ok, problem, unchecked
 from deployer.ledger import Ledger
 from deployer.model import Release
 from deployer.prefect_api import Client, Retry, health
 from deployer.prepare import Site
 from deployer.project import Tree
 from deployer.revision import Repository
+from deployer.seen import Deployed, Limit, Pool, Server
 
 PATIENCE = Retry(attempts=4, cap=2.0)
 """Whoever asks what is wrong does not want to wait for it."""
@@ -138,12 +139,12 @@ class Visit:
             if error.status is None:
                 return [problem("api", str(error), "start the server, or mend api.url (PREFECT_API_URL)")]
             fix = "PREFECT_API_KEY for Prefect Cloud, PREFECT_API_AUTH_STRING (user:password) for a server of your own"
-            return [diagnosis.ok("api", f"{self.client.url} answers"), problem("key", str(error), fix)]
-        return [diagnosis.ok("api", f"{self.client.url} answers")]
+            return [ok("api", f"{self.client.url} answers"), problem("key", str(error), fix)]
+        return [ok("api", f"{self.client.url} answers")]
 
     def versions(self) -> list[Finding]:
         if self.version == prefect_api.CLOUDS:
-            return [diagnosis.ok("versions", "Prefect Cloud")]
+            return [ok("versions", "Prefect Cloud")]
         return [diagnosis.versions(self.version, importlib.metadata.version("prefect"))]
 
     def key(self) -> list[Finding]:
@@ -178,7 +179,8 @@ class Visit:
 
     def release(self) -> list[Finding]:
         try:
-            prepare.check_tenancy(self.site, ledger.others(self.client, self.scope))
+            prepare.check_ledger(self.site)
+            prepare.check_tenancy(self.site)
         except Refused as error:
             return [problem("release", str(error), "the address of this environment's own API")]
         owned = sum(not d.retired for d in self.deployed)
@@ -215,7 +217,7 @@ class Visit:
             own = project.readable(self.repository, self.name)
             found, problems = project.examine(tree, self.name, self.variables, own)
             if found and not problems:
-                problems = prepare.import_faults(found, "0" * 40, folder)
+                problems = prepare.import_faults([found], "0" * 40, folder)
         number = len(found.declared) if found else 0
         return [diagnosis.entrypoints([str(p) for p in problems], number, where)]
 
@@ -245,13 +247,13 @@ class Visit:
 
     def schedules(self) -> list[Finding]:
         due = [d.id for d in self.deployed if d.scheduled]
-        return [diagnosis.schedules(self.deployed, prefect_api.runs.provided(self.client, due, self.at), self.at)]
+        return [waiting.schedules(self.deployed, prefect_api.runs.provided(self.client, due, self.at), self.at)]
 
     def late(self) -> list[Finding]:
         at = self.at
         runs, whole = health.overdue(self.client, self.scope.tags, at - LATE)
         ours = [r for r in runs if r.deployment in self.by_id]
-        return diagnosis.late(ours, whole, self.by_id, self.pools if ours else {}, at)
+        return waiting.late(ours, whole, self.by_id, self.pools if ours else {}, at)
 
     def limits(self) -> list[Finding]:
         named = {self.scope.name(name) for name in self.environment.concurrency_limits}
@@ -259,7 +261,7 @@ class Visit:
         found: list[Limit] = health.limits(self.client, named)
         found += [d.limit for d in own.values() if d.limit]
         idle = self._idle([x for x in found if x.full], own)
-        return diagnosis.limits(found, idle, {name: f"deployment {d.name}" for name, d in own.items()})
+        return waiting.limits(found, idle, {name: f"deployment {d.name}" for name, d in own.items()})
 
     def _idle(self, full: list[Limit], own: Mapping[str, Deployed]) -> set[str]:
         """Those that no run can hold: a deployment's own only its runs, any other whatever runs."""
@@ -271,7 +273,7 @@ class Visit:
         runs, whole = health.failed(self.client, self.scope.tags, self.at - timedelta(days=1))
         ours = [r for r in runs if r.deployment in self.by_id]
         said = health.errors(self.client, ours[0].id) if ours else ""
-        return [diagnosis.failures(ours, whole, said, self.by_id)]
+        return [waiting.failures(ours, whole, said, self.by_id)]
 
 
 LOOKS: tuple[tuple[str, Callable[[Visit], list[Finding]]], ...] = (

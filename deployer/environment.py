@@ -33,16 +33,16 @@ from deployer.yamlfile import Document, Path, parse
 FOLDER = "environments"
 
 
-Credential = Annotated[str, StringConstraints(strip_whitespace=True)]
-"""Pasted into a CI's form it often ends in a line break."""
+Pasted = Annotated[str, StringConstraints(strip_whitespace=True)]
+"""Into a CI's form; then it often ends in a line break."""
 
 
 class Api(Strict):
-    url: str = Field(
+    url: Pasted = Field(
         description="Ends in /api. Never a default: without it Prefect would start an empty server of its own."
     )
-    key: Credential = Field("", description="Prefect Cloud.")
-    auth_string: Credential = Field("", description="Self-hosted: user:password.")
+    key: Pasted = Field("", description="Prefect Cloud.")
+    auth_string: Pasted = Field("", description="Self-hosted: user:password.")
     shared: bool = Field(False, description="Other environments live on the same API; names then end in -<env>.")
 
 
@@ -53,6 +53,18 @@ class Refs(Strict):
     tags: list[str] = Field(default_factory=list)
 
 
+def _address(url: str) -> str:
+    if url.startswith("-") or not url.isprintable():
+        raise ValueError("no address that Git clones begins with a dash or holds a control character")
+    return url
+
+
+def _block(name: str) -> str:
+    if name and not re.fullmatch(BLOCK_NAME, name):
+        raise ValueError(f"'{name}' can name no Secret block; expected small letters, digits and dashes")
+    return name
+
+
 class Source(Strict):
     """How workers get the code."""
 
@@ -60,8 +72,12 @@ class Source(Strict):
         "git",
         description="git: a clone a run; cached: one checkout a commit and machine; image: baked in; local: a folder.",
     )
-    repository: str | None = Field(None, description="The URL that workers clone.")
-    credentials: str | None = Field(None, description="Name of the Secret block with a token for the repository.")
+    repository: Annotated[Pasted, AfterValidator(_address)] | None = Field(
+        None, description="The URL that workers clone."
+    )
+    credentials: Annotated[str, AfterValidator(_block)] | None = Field(
+        None, description="Name of the Secret block with a token for the repository."
+    )
     image: str | None = Field(None, description="image only: reference; {commit} stands for the full SHA.")
     directory: str | None = Field(None, description="image and local: where the code lies.")
 

@@ -95,7 +95,16 @@ class Interrupted(DeployError):
 
 
 def invalid(problems: Iterable[Problem]) -> InvalidInput:
-    """One error for all problems of all files, in the order of the files."""
-    found = sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.path, p.message))
-    count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
-    return InvalidInput(f"{count} found; nothing was touched.", found)
+    """One error for all problems of all files."""
+    found = in_order(problems)
+    return InvalidInput(f"{count(len(found), 'problem')} found; nothing was touched.", found)
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Each once, in the order of the files."""
+    return tuple(sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.path, p.message)))
+
+
+def count(number: int, word: str, whole: bool = True) -> str:
+    """`whole`: are these all?"""
+    return f"{number}{'' if whole else ' or more'} {word}{'' if number == 1 and whole else 's'}"

@@ -49,7 +49,13 @@ def _whole(value: Any) -> Any:
     """pydantic takes true for 1."""
     if isinstance(value, bool):
         raise ValueError(f"expected a whole number, got {_named(value)}")
+    if isinstance(value, int) and value > MOST_WHOLE:
+        raise ValueError(f"expected at most {MOST_WHOLE}, which is all that Prefect's database holds")
     return value
+
+
+MOST_WHOLE = 2**31 - 1
+"""PostgreSQL's INTEGER, which its limits and priorities are."""
 
 
 def _tag(tag: str) -> str:

@@ -8,13 +8,13 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from deployer import prefect_api, render
+from deployer import render
 from deployer.console import Console
 from deployer.errors import Exit, InvalidInput
 from deployer.fields import RETIRED
 from deployer.model import Live
 from deployer.prefect_api import runs
-from deployer.prepare import Site
+from deployer.prepare import Site, owned
 from deployer.yamlfile import guess
 
 LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
@@ -73,13 +73,8 @@ def _line(log: dict[str, Any]) -> str:
 
 
 def _find(site: Site, name: str) -> Live:
-    found = [
-        live
-        for live in prefect_api.read(site.client, (), (), site.scope).values()
-        if site.scope.owns(live.fields["tags"])
-    ]
     # Of two of one name the one in use comes last, and counts.
-    found.sort(key=lambda live: RETIRED not in live.fields["tags"])
+    found = sorted(owned(site), key=lambda live: RETIRED not in live.fields["tags"])
     by_name = {live.name.split("/", 1)[1]: live for live in found}
     full = site.scope.name(name)
     if full not in by_name:
@@ -102,14 +97,23 @@ def _parameters(given: list[str], deployment: Live) -> dict[str, Any]:
             raise InvalidInput(
                 f"--param {key}: the flow has no such parameter.{guess(key, properties)} It takes: {', '.join(properties)}."
             )
-        parameters[key] = _value(value, properties.get(key, {}))
+        parameters[key] = _value(key, value, properties.get(key, {}))
     return parameters
 
 
-def _value(text: str, schema: dict[str, Any]) -> Any:
+def _value(key: str, text: str, schema: dict[str, Any]) -> Any:
     if schema.get("type") == "string":
         return text
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    except RecursionError:
+        raise InvalidInput(f"--param {key}: nested too deeply.") from None
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        raise InvalidInput(
+            f"--param {key}: no request can hold NaN, Infinity or half a character (a surrogate). Give another value."
+        ) from None
+    return value

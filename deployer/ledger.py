@@ -10,7 +10,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from itertools import takewhile
+from functools import cached_property
+from itertools import islice, takewhile
 from typing import Any
 
 from deployer.desired import Scope
@@ -117,8 +118,8 @@ class Ledger:
             if answer is None:
                 return None
             try:
-                self._specs[release.specification] = load_specification(answer["data"])
-            except (ValueError, KeyError, TypeError, AttributeError):
+                self._specs[release.specification] = load_specification(answer["data"], release.specification)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise InvalidInput(
                     f"The specification of release {release.number} at {self.client.url} ({answer['key']}) cannot be read: "
                     "another version of this tool wrote it, or somebody changed it. Use the newest tool, or delete that artifact to go on without it."
@@ -131,7 +132,7 @@ class Ledger:
     def write_specification(self, spec: Specification) -> str:
         """Once per content. Answers its identity."""
         data = dump_specification(spec)
-        identity = digest(data)[:32]
+        identity = identity_of(data)
         key = self._spec_key(identity)
         if artifacts.latest(self.client, key) is None:
             text = f"What release of {spec.commit[:12]} sets in {spec.environment}, without secret values."
@@ -169,17 +170,19 @@ class Ledger:
                 artifacts.delete(self.client, answer["id"])
 
     def strange(self) -> Release | None:
-        """A release of another environment, the name of whose ledger ends as this one's does."""
-        return next((r for r in self.releases() if self._others((r.project, r.environment))), None)
+        """A release of another environment, the name of whose ledger ends as this one's does. An environment's ledger may be
+        long: there the newest tells."""
+        looked = self.releases() if self.scope.preview else islice(self.releases(), 1)
+        return next((r for r in looked if self._others((r.project, r.environment))), None)
+
+    @cached_property
+    def others(self) -> list[Release]:
+        """The newest release of every other ledger on this API: who else lives here, and what they list."""
+        found = (parse(a["data"]) for a in artifacts.latest_of_each(self.client, "release-"))
+        return [r for r in found if r and self._others((r.project, r.environment))]
 
     def _others(self, owner: tuple[str, str] | None) -> bool:
         return owner not in (None, (self.scope.project, self.scope.environment))
-
-
-def others(client: Client, scope: Scope) -> list[Release]:
-    """The newest release of every other ledger on this API: who else lives here, and what they list."""
-    found = (parse(a["data"]) for a in artifacts.latest_of_each(client, "release-"))
-    return [r for r in found if r and (r.project, r.environment) != (scope.project, scope.environment)]
 
 
 def previews(client: Client, scope: Scope) -> set[str]:
@@ -243,7 +246,7 @@ def parse(text: Any) -> Release | None:
         return None
     try:
         record = json.loads(found.group(1))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     known: Mapping[str, Any] = {name: record[name] for name in Release.__dataclass_fields__ if name in record}
     blank: dict[str, Any] = {
@@ -257,9 +260,35 @@ def parse(text: Any) -> Release | None:
         "seconds": None,
     }
     try:
-        return Release(**{**blank, **known})
+        release = Release(**{**blank, **known})
     except TypeError:
         return None
+    return release if _whole(release) else None
+
+
+TEXTS = (
+    *("project", "environment", "commit", "ref", "actor", "run_url", "tool_version"),
+    *("digest", "specification", "started", "result", "reason", "error"),
+)
+
+
+def _whole(release: Release) -> bool:
+    """Whoever can write artifacts can write anything into one: what goes on from here is of the types that it should be."""
+    numbers = (release.number, release.rollback_of or 0, release.restores or 0, *_values(release.summary))
+    return (
+        all(isinstance(getattr(release, name), str) for name in TEXTS)
+        and all(type(number) is int for number in numbers)
+        and isinstance(release.seconds, int | float | None)
+        and re.fullmatch("[0-9a-f]{40}", release.commit) is not None
+        and all(
+            isinstance(names, list) and all(isinstance(n, str) for n in names) for names in _values(release.declares)
+        )
+    )
+
+
+def _values(mapping: Any) -> list[Any]:
+    """None, which is neither a number nor a list, for what is no mapping."""
+    return list(mapping.values()) if isinstance(mapping, Mapping) else [None]
 
 
 def dump_specification(spec: Specification) -> dict[str, Any]:
@@ -282,8 +311,15 @@ def owner_of(data: Any) -> tuple[str, str] | None:
         return None
 
 
-def load_specification(data: Any) -> Specification:
+def identity_of(record: Mapping[str, Any]) -> str:
+    return digest(record)[:32]
+
+
+def load_specification(data: Any, identity: str | None = None) -> Specification:
+    """`identity`: what it was written as; another content is none of ours."""
     record = json.loads(data) if isinstance(data, str) else data
+    if identity and identity_of(record) != identity:
+        raise ValueError("changed")
     if record["format"] != FORMAT:
         raise ValueError(f"format {record['format']}")
     return Specification(

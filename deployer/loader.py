@@ -134,6 +134,7 @@ def flow_of(storage: Any, entrypoint: str) -> Any:
     return flow.from_source(storage, entrypoint)
 
 
+@cache
 def no_guesses() -> None:
     """Where a module does not import, Prefect guesses the flow from its syntax tree. That hides the fault, and drops
     annotations: with no guess, it raises what the module raised."""
@@ -142,6 +143,7 @@ def no_guesses() -> None:
     prefect.flows.safe_load_flow_from_entrypoint = lambda entrypoint: None
 
 
+@cache
 def no_repeats() -> None:
     """For each deployment Prefect runs its flow's file again and derives the flow's schema again, and for each schedule it
     lists all time zones. At one commit and in one process that has one answer."""

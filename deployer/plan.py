@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from deployer.desired import Scope
 from deployer.environment import Policy
+from deployer.errors import count
 from deployer.fields import RETIRED, RETIRED_WHILE_PAUSED
 from deployer.merge import compare, mapping
 from deployer.model import (
@@ -193,7 +193,7 @@ def _ownership(wanted: list[Resource], world: World, scope: Scope, options: Opti
     return [
         Refusal(
             "ownership",
-            f"{_count(theirs, 'deployment')} of these names exist and are not tagged {tags}: {'; '.join(theirs)}. Rename ours, or take them over with --adopt.",
+            f"{count(len(theirs), 'deployment')} of these names exist and are not tagged {tags}: {'; '.join(theirs)}. Rename ours, or take them over with --adopt.",
         )
     ]
 
@@ -240,7 +240,7 @@ def _too_many(
         return [
             Refusal(
                 "empty-catalogue",
-                f"The catalogue declares no deployment, and {_count(owned, 'deployment')} would go. If that is meant: --allow-removals.",
+                f"The catalogue declares no deployment, and {count(len(owned), 'deployment')} would go. If that is meant: --allow-removals.",
             )
         ]
     most = policy.max_removals
@@ -253,10 +253,6 @@ def _too_many(
             f"{len(lost)} of {len(owned)} deployments would go; policy.max_removals is {most}. If that is meant: --allow-removals.",
         )
     ]
-
-
-def _count(things: list[Any], word: str) -> str:
-    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 def retired_after(history: History, plan: Plan, wanted: Iterable[Resource]) -> dict[str, Fields]:

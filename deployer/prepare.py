@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,29 +90,41 @@ def open_site(
     with client or Client(environment.api) as connected:
         prefect_api.connect(connected)
         site = Site(environment, scope, connected, Ledger(connected, scope))
-        _check_preview(site)
+        check_ledger(site)
         yield site
 
 
-def _check_preview(site: Site) -> None:
+def check_ledger(site: Site) -> None:
     """The preview `eu` of dev and an environment dev-eu would write into one ledger."""
-    if not site.scope.preview:
+    if not (other := site.ledger.strange()):
         return
-    if other := site.ledger.strange():
-        raise Refused(
-            f"The releases of {other.environment} ({other.project}) at {site.client.url} are kept where those of the preview "
-            f"{site.scope.preview} of {site.environment.name} would be. Give the preview another name. Nothing was touched."
-        )
+    scope = site.scope
+    whose, way = f"{scope.environment} ({scope.project})", "Give one of the two another name."
+    if scope.preview:
+        whose, way = f"the preview {scope.preview} of {scope.environment}", "Give the preview another name."
+    elif other.project == scope.project and scope.environment.startswith(f"{other.environment}-"):
+        name = scope.environment.removeprefix(f"{other.environment}-")
+        way = f"They are of its preview {name}: remove that (destroy --env {other.environment} --preview {name}), or give the environment another name."
+    raise Refused(
+        f"The releases of {other.environment} ({other.project}) at {site.client.url} are kept where those of {whose} would be. "
+        f"{way} Nothing was touched."
+    )
 
 
-def check_tenancy(site: Site, others: list[Release]) -> None:
+def check_tenancy(site: Site) -> None:
     """An API that another environment lives on is the wrong one, unless both say that they share it."""
-    strangers = sorted({r.environment for r in others if r.environment != site.environment.name})
+    strangers = sorted({r.environment for r in site.ledger.others if r.environment != site.environment.name})
     if strangers and not site.environment.api.shared:
         raise Refused(
             f"The API {site.client.url} holds releases of {', '.join(strangers)}; this is {site.environment.name}. "
             f"Check api.url (PREFECT_API_URL). If they share one API on purpose: api.shared: true in each environment file."
         )
+
+
+def owned(site: Site) -> list[Live]:
+    """The deployments that are this environment's, or this preview's."""
+    found = prefect_api.read(site.client, (), (), site.scope).values()
+    return [live for live in found if site.scope.owns(live.fields["tags"])]
 
 
 def read_world(site: Site, wanted: list[Resource], unmanaged: list[Key], history: History) -> World:
@@ -124,7 +136,7 @@ def read_world(site: Site, wanted: list[Resource], unmanaged: list[Key], history
     ]
     triggers = {name for fields in specs for name in fields["triggers"]}
     live = prefect_api.read(site.client, keys, triggers, site.scope)
-    return World(live, ledger.foreign(ledger.others(site.client, site.scope)))
+    return World(live, ledger.foreign(site.ledger.others))
 
 
 @contextmanager
@@ -139,14 +151,14 @@ def prepare(
 ) -> Iterator[Prepared]:
     """Plan a commit; `unmerged` as if the environment's refs let it in. The loader, where one was needed, stays open for the with-block: creating deployments needs it."""
     history = site.ledger.history()
-    check_tenancy(site, ledger.others(site.client, site.scope))
+    check_tenancy(site)
     back = _back(site, repository, revision.commit, options.only_forward)
     with ExitStack() as stack:
         if isinstance(back, str):
             yield _overtaken(site, revision, history, options, back)
             return
         names: dict[str, str] = {}
-        faults: list[Any] = []
+        faults: list[Problem] = []
         loader, found = None, None
         recorded = site.ledger.specification(back) if back else None
         if recorded is None:
@@ -155,7 +167,7 @@ def prepare(
             if found is None:
                 raise invalid(faults)
             loader, recorded, request = _load(stack, site, repository, revision, found, variables)
-            names = {f"{r.name}": n for r, n in _names(recorded, request)}
+            names = {r.name: n for r, n in _names(recorded, request)}
         prepared = from_specification(site, recorded, revision, history, variables, options)
         prepared.loader, prepared.names = loader, names
         if back:
@@ -254,7 +266,7 @@ def _doubt(site: Site, repository: Repository, commit: str) -> str | None:
 
 def _recorded(
     site: Site, repository: Repository, commit: str, variables: Mapping[str, str], image_digest: str | None
-) -> tuple[Specification | None, Contents | None, list[Any]]:
+) -> tuple[Specification | None, Contents | None, list[Problem]]:
     """The ledger's specification of this commit, if it was made from the same files and variables."""
     tree = Tree.at(repository, commit)
     releases = [r for r in site.ledger.releases() if r.commit == commit]
@@ -320,15 +332,19 @@ def specify(loader: Loader, scope: Scope, found: Contents, request: Request, com
     return desired.specification(found.environment, request, answer, found.templates, scope, commit, inputs)
 
 
-def import_faults(found: Contents, commit: str, folder: Path) -> list[Problem]:
-    """Import the flows of a tree's files, and do nothing else with them: what is wrong, each at its line."""
+def import_faults(found: Iterable[Contents], commit: str, folder: Path) -> list[Problem]:
+    """Import the flows of a tree's files, and do nothing else with them: what is wrong in any environment, each at its line."""
+    with loading.open_loader(folder) as loader:
+        return [problem for contents in found for problem in _import_faults(loader, contents, commit)]
+
+
+def _import_faults(loader: Loader, found: Contents, commit: str) -> list[Problem]:
     environment = found.environment
     scope = Scope(environment.owner, environment.name, environment.api.shared)
     code = source.code(desired.source_in(environment, scope), commit)
     request = desired.request(environment, found.declared, code, commit, scope)
     try:
-        with loading.open_loader(folder) as loader:
-            return desired.loader_problems(loader.load(request), found.declared, found.file)
+        return desired.loader_problems(loader.load(request), found.declared, found.file)
     except InvalidInput as error:
         return [Problem(found.file.file, None, "", str(error))]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deployer import ledger, prefect_api
+from deployer import ledger
 from deployer.model import Change
 from deployer.prefect_api import deployments
-from deployer.prepare import Site
+from deployer.prepare import Site, owned
 
 MARK = "preview:"
 
@@ -22,8 +22,7 @@ def names(site: Site) -> list[str]:
 
 def destroy(site: Site, note: Callable[[str], None]) -> list[str]:
     """Answers the names of the deleted deployments. A second time finds nothing, and is fine."""
-    found = prefect_api.read(site.client, (), (), site.scope)
-    ours = sorted((live for live in found.values() if site.scope.owns(live.fields["tags"])), key=lambda live: live.name)
+    ours = sorted(owned(site), key=lambda live: live.name)
     for live in ours:
         deployments.delete(site.client, Change("deployment", live.name, "delete", (), {}, live))
         note(f"deleted {live.name}")

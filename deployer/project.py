@@ -94,12 +94,16 @@ def load_environment(tree: Tree, name: str, variables: Variables) -> Environment
     return found
 
 
+def all_names(tree: Tree) -> list[str]:
+    """Of the environments: one at least, or this is no repository of ours."""
+    if names := tree.environment_names():
+        return names
+    raise InvalidInput(f"There is no {environment.FOLDER}/*.yaml here. Is this the right repository (--repo DIR)?")
+
+
 def load_environments(tree: Tree, variables: Variables) -> list[Environment]:
     """All of them; what is wrong in any is told at once."""
-    names = tree.environment_names()
-    if not names:
-        raise InvalidInput(f"There is no {environment.FOLDER}/*.yaml here. Is this the right repository (--repo DIR)?")
-    found = [_environment(tree, name, variables) for name in names]
+    found = [_environment(tree, name, variables) for name in all_names(tree)]
     if problems := [p for _, some in found for p in some]:
         raise invalid(problems)
     return [e for e, _ in found if e]

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from deployer.diagnosis import STATES, Finding
-from deployer.diagnosis import count as count
-from deployer.errors import DeployError, InvalidInput, Problem
+from deployer.errors import DeployError, InvalidInput, Problem, count
+from deployer.finding import STATES, Finding
 from deployer.model import Change, FieldChange, Hidden, Outcome, Plan, Release, rows, shown
 
 FORMAT = 1

@@ -19,6 +19,9 @@ from deployer.refs import allows
 SHA = re.compile(r"[0-9a-f]{40}")
 
 
+TRUST = "; if you trust its owner: git config --global --add safe.directory DIR"
+
+
 @dataclass(frozen=True)
 class Revision:
     """A commit, and the words in which it was asked for."""
@@ -38,7 +41,12 @@ class Repository:
             raise InvalidInput(f"There is no folder {path}. Give the repository with --repo DIR.")
         done = _git(path, "rev-parse", "--show-toplevel", check=False)
         if done.returncode:
-            raise InvalidInput(f"{path} is no Git repository. Run in one, or give it with --repo DIR.")
+            said = done.stderr.decode(errors="replace").strip().partition("\n")[0].removeprefix("fatal: ")
+            if said.startswith("not a git repository"):
+                raise InvalidInput(f"{path} is no Git repository. Run in one, or give it with --repo DIR.")
+            raise InvalidInput(
+                f"Git cannot work in {path.absolute()}: {said}{TRUST if 'dubious ownership' in said else ''}."
+            )
         return cls(Path(done.stdout.decode().strip()))
 
     def git(self, *words: str, check: bool = True, env: Mapping[str, str] | None = None) -> str:
@@ -54,9 +62,11 @@ class Repository:
             ).strip()
             if SHA.fullmatch(found):
                 return Revision(found, ref)
-        hint = (
-            " The clone is shallow; fetch the whole history (fetch-depth: 0)." if self.shallow() else " Was it fetched?"
-        )
+        hint = " Was it fetched?"
+        if self.shallow():
+            hint = " The clone is shallow; fetch the whole history (fetch-depth: 0)."
+        elif ref == "HEAD":
+            hint = " Nothing was committed yet."
         raise InvalidInput(f"'{ref}' names no commit in {self.path}.{hint}")
 
     def has_tag(self, name: str) -> bool:
@@ -127,16 +137,27 @@ class Repository:
 
     def published(self, url: str, commit: str, token: str | None) -> bool | None:
         """Can a worker clone the commit from `url`? None: it cannot be told (no credentials, no network, or the remote has commits that this clone does not know)."""
-        done = _git(self.path, "ls-remote", "--quiet", url, check=False, env=_credentials(url, token))
+        done = _git(self.path, "ls-remote", "--quiet", "--", url, check=False, env=_credentials(url, token))
         if done.returncode:
             return None
         tips = [line.split("\t")[0] for line in done.stdout.decode(errors="replace").splitlines()]
         if commit in tips:
             return True
-        if any(self.knows(tip) and self.is_ancestor(commit, tip) for tip in dict.fromkeys(tips)):
+        known = self._known(tips)
+        if self._reached(commit, known):
             return True
-        complete = all(self.knows(tip) for tip in tips) and not self.shallow()
-        return False if complete else None
+        return False if set(tips) <= known and not self.shallow() else None
+
+    def _known(self, objects: list[str]) -> set[str]:
+        """Those that lead to commits of this clone, in one call of Git: a remote may have thousands of refs."""
+        asked = "".join(f"{name}^{{commit}}\n" for name in objects).encode()
+        said = _git(self.path, "cat-file", "--batch-check=%(objecttype)", stdin=asked).stdout.decode().splitlines()
+        return {name for name, kind in zip(objects, said, strict=True) if kind == "commit"}
+
+    def _reached(self, commit: str, tips: set[str]) -> bool:
+        asked = "\n".join([commit, *(f"^{tip}" for tip in sorted(tips))]) + "\n"
+        said = _git(self.path, "rev-list", "--max-count=1", "--stdin", check=False, stdin=asked.encode())
+        return not said.returncode and not said.stdout.strip()
 
     def fetches(self, url: str, commit: str, token: str | None, ambient: bool = True) -> str | None:
         """Fetch the commit from `url` as a worker does, but no file of it. None: it can be done; else what Git said.
@@ -146,7 +167,7 @@ class Repository:
         bare = () if ambient else ("-c", "credential.helper=")
         with tempfile.TemporaryDirectory(prefix="prefect-platform-") as scratch:
             _git(Path(scratch), "init", "--quiet", "--bare")
-            _git(Path(scratch), "remote", "add", "origin", url)
+            _git(Path(scratch), "remote", "add", "--", "origin", url)
             words = ("fetch", "--quiet", "--no-tags", "--depth=1", "--filter=tree:0", "origin", commit)
             ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=10")
             env = {"GIT_SSH_COMMAND": ssh, **_credentials(url, token)}

@@ -85,11 +85,12 @@ def report(path: str, outcome: dict[str, Any]) -> str:
 def read(path: Path) -> SavedPlan:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(data, ensure_ascii=False).encode()
     except OSError as error:
         raise InvalidInput(
             f"The plan {path} cannot be read: {error.strerror}. Make one with: plan --env E --out {path}"
         ) from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # also of half a character
         raise InvalidInput(f"{path} is no plan: not JSON. Make one with: plan --env E --out {path}") from None
     if not isinstance(data, dict) or data.get("format") != render.FORMAT or "seal" not in data:
         raise InvalidInput(f"{path} is no plan that this version wrote. Make one with: plan --env E --out {path}")
@@ -101,11 +102,23 @@ def read(path: Path) -> SavedPlan:
         options = Options(**data["options"])
         rollback = Rollback(**data["rollback"]) if data["rollback"] else None
         named = (data["environment"], data["commit"], data["ref"], data["digest"])
-        return SavedPlan(*named, options, data["preview"], rollback, data["image_digest"], data["changes"])
+        return _typed(SavedPlan(*named, options, data["preview"], rollback, data["image_digest"], data["changes"]))
     except (KeyError, TypeError):
         raise InvalidInput(
             f"{path} is no plan that this version wrote. Make one with: plan --env E --out {path}"
         ) from None
+
+
+def _typed(found: SavedPlan) -> SavedPlan:
+    """Whoever can write a seal can write anything under it."""
+    texts = [found.environment, found.commit, found.ref, found.digest, found.preview or "", found.image_digest or ""]
+    texts += [found.rollback.reason] if found.rollback else []
+    numbers = [found.rollback.release] if found.rollback else []
+    rows = found.changes if isinstance(found.changes, list) else [None]
+    whole = all(isinstance(row, dict) and {"kind", "name", "action", "fields"} <= set(row) for row in rows)
+    if not whole or not all(isinstance(t, str) for t in texts) or not all(type(n) is int for n in numbers):
+        raise TypeError
+    return found
 
 
 def check_options(saved: SavedPlan, given: Options, preview: str | None, image_digest: str | None = None) -> None:

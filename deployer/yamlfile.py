@@ -159,6 +159,8 @@ class _Builder:
         text: str = node.value
         if not text.isascii() and _SURROGATE.search(text):
             return self.fault(node, path, "holds half a character (a surrogate), which is no text.")
+        if "\0" in text:
+            return self.fault(node, path, "holds a NUL character, which PostgreSQL takes in no text.")
         if node.tag in _TEXT_TAGS or (node.tag in (_INT, _FLOAT) and ":" in text):
             if node.style is None and _EXPONENT.fullmatch(text):
                 return self.ambiguous(node, path)

@@ -73,8 +73,11 @@ class Call:
         """An output of the step: NAME=VALUE."""
         print(line)
         if path := self.environ.get("GITHUB_OUTPUT"):
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+            try:
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write(f"{line}\n")
+            except OSError as error:
+                raise GitHubError(f"GITHUB_OUTPUT ({path}) cannot be written: {error.strerror}.") from None
 
     def say(self, text: str, kind: str = "notice") -> None:
         """An annotation; whatever it quotes, it is one line and holds no token."""

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import http.client
 import json
 import re
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.message import Message
 
-from scripts.github_rest import PASSING, TRIES, GitHubError, Plain, confidential
+from scripts.github_rest import PASSING, TRIES, Answer, GitHubError, NoAnswer, confidential, send
 
 GITHUBS = "ghcr.io"
 HOSTS = {"docker.io": "registry-1.docker.io"}
@@ -51,13 +48,6 @@ class Image:
     @property
     def manifest(self) -> str:
         return f"{self.base}/v2/{self.name}/manifests/{self.tag}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: Message
-    content: bytes
 
 
 def parse(text: str) -> Image:
@@ -135,7 +125,7 @@ def _basic(registry: str, environ: Mapping[str, str]) -> dict[str, str]:
 def _ask(url: str, headers: Mapping[str, str], pause: Callable[[float], None]) -> Answer:
     for number in range(TRIES):
         answer = _once(url, headers)
-        if answer and answer.status not in (429, 500, *PASSING):
+        if answer and answer.status not in (429, *PASSING):
             return answer
         if number < TRIES - 1:
             pause(2.0**number)
@@ -146,9 +136,7 @@ def _ask(url: str, headers: Mapping[str, str], pause: Callable[[float], None]) -
 
 
 def _once(url: str, headers: Mapping[str, str]) -> Answer | None:
-    request = urllib.request.Request(url, headers={"User-Agent": "prefect-platform", **headers})
     try:
-        with urllib.request.build_opener(Plain).open(request, timeout=30.0) as answer:
-            return Answer(answer.status, answer.headers, answer.read(MOST_READ))
-    except (OSError, http.client.HTTPException, UnicodeError):
+        return send("GET", url, headers, most=MOST_READ)
+    except NoAnswer:
         return None

@@ -1,6 +1,6 @@
 """GitHub's REST API over the standard library: pages, another try where it helps, and what a refusal means.
 
-For jobs that may write to GitHub, which install nothing: Python 3.10 is enough.
+Also for jobs that may write to GitHub, which install nothing: Python 3.10 is enough.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import http.client
 import ipaddress
 import json
 import re
+import ssl
 import time
 import urllib.parse
 import urllib.request
@@ -19,14 +20,21 @@ from typing import Any, NoReturn
 
 TRIES = 5
 LONGEST_PAUSE = 60.0  # seconds; the jobs that call this end after five minutes
-PASSING = (502, 503, 504)
+PASSING = (500, 502, 503, 504)
+
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
+TOKEN = re.compile(r"[!-~]+")
 
 Json = dict[str, Any]
 Look = Callable[[], "Json | None"]
 
 
 class GitHubError(Exception):
-    """What the operator can act on: what happened, where, what now."""
+    """What the operator can act on: what happened, where, what now. `what` was asked for, and GitHub answered with `status` and `said`."""
+
+    def __init__(self, message: str, what: str = "", status: int | None = None, said: str = "") -> None:
+        super().__init__(message)
+        self.what, self.status, self.said = what, status, said
 
 
 class Missing(GitHubError):
@@ -41,12 +49,28 @@ class Refused(GitHubError):
     """The job's token lacks a permission."""
 
 
+class Limited(GitHubError):
+    """The token's rate limit is used up."""
+
+
+class Unanswered(GitHubError):
+    """However often it was asked for. A write may have happened."""
+
+
+class Garbled(Unanswered):
+    """Something answers, and not as GitHub does."""
+
+
+class NoAnswer(Exception):
+    """One try came to nothing."""
+
+
 class _Again(Exception):
     """Worth another try. `lost`: the request may have been carried out, and only its answer is missing."""
 
-    def __init__(self, why: str, lost: bool, seconds: float | None = None) -> None:
+    def __init__(self, why: str, kind: type[GitHubError] = Unanswered, seconds: float | None = None) -> None:
         super().__init__(why)
-        self.lost, self.seconds = lost, seconds
+        self.kind, self.lost, self.seconds = kind, kind is not Limited, seconds
 
 
 class Plain(urllib.request.HTTPErrorProcessor):
@@ -59,14 +83,42 @@ class Plain(urllib.request.HTTPErrorProcessor):
 
 
 @dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Message
+    content: bytes
+
+
+def send(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    data: bytes | None = None,
+    timeout: float = 30.0,
+    context: ssl.SSLContext | None = None,
+    most: int | None = None,
+) -> Answer:
+    """One try. `most`: bytes that are read."""
+    request = urllib.request.Request(url, data, {"User-Agent": "prefect-platform", **headers}, method=method)
+    opener = urllib.request.build_opener(Plain, urllib.request.HTTPSHandler(context=context))
+    try:
+        with opener.open(request, timeout=timeout) as answer:
+            return Answer(answer.status, answer.headers, answer.read(most))
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        raise NoAnswer(type(getattr(error, "reason", error)).__name__) from None
+
+
+@dataclass(frozen=True)
 class GitHub:
-    """Paths are the repository's own: `issues/7/comments`."""
+    """Paths are the repository's own, `issues/7/comments`, or begin with a slash: `/users/mona`."""
 
     base: str
     repository: str
     token: str = field(repr=False)
     pause: Callable[[float], None] = time.sleep
     timeout: float = 30.0
+    context: ssl.SSLContext | None = None
+    """Whose certificates are trusted, if not those that Python knows."""
 
     def get(self, path: str = "") -> Json:
         return _object(self._ask("GET", self._url(path))[0])
@@ -83,11 +135,16 @@ class GitHub:
                 return found
             raise
 
-    def pages(self, path: str, **query: str) -> Iterator[Json]:
-        """The items of all pages, in GitHub's order."""
-        url: str | None = f"{self._url(path)}?{urllib.parse.urlencode({**query, 'per_page': 100})}"
+    def write(self, method: str, path: str, body: Json | None = None) -> None:
+        """Once. Where its answer was lost, that is `Unanswered`, and only reading tells."""
+        self._ask(method, self._url(path), body, once=True)
+
+    def pages(self, path: str, under: str = "", **query: str) -> Iterator[Json]:
+        """The items of all pages, in GitHub's order. `under`: the key that they stand under, if they are no bare list."""
+        url: str | None = f"{self._url(path)}?{urllib.parse.urlencode({'per_page': 100, **query})}"
         while url:
-            items, headers = self._ask("GET", url)
+            answer, headers = self._ask("GET", url)
+            items = of(answer, under) if under else answer
             if not isinstance(items, list):
                 raise GitHubError(f"GitHub's answer to GET {_path(url)} is not a list. Is GITHUB_API_URL right?")
             yield from (_object(item) for item in items)
@@ -100,46 +157,45 @@ class GitHub:
         return found[1] if found else None
 
     def _url(self, path: str) -> str:
-        return f"{self.base}/repos/{self.repository}/{path}".rstrip("/")
+        return self.base + (path if path.startswith("/") else f"/repos/{self.repository}/{path}".rstrip("/"))
 
-    def _ask(self, method: str, url: str, body: Json | None = None, look: Look | None = None) -> tuple[Any, Message]:
+    def _ask(
+        self, method: str, url: str, body: Json | None = None, look: Look | None = None, once: bool = False
+    ) -> tuple[Any, Message]:
+        what = f"{method} {_path(url)}"
         for number in range(TRIES):
             try:
-                return self._once(method, url, body)
+                answer = self._send(method, url, body)
+                return (None if once else _data(answer)), answer.headers
             except _Again as again:
-                why, seconds = str(again), 2.0**number if again.seconds is None else again.seconds
+                why, kind, seconds = str(again), again.kind, 2.0**number if again.seconds is None else again.seconds
+                if again.lost and once:
+                    raise kind(f"{what}: {why}, and what came of it is not known.", what) from None
                 if seconds > LONGEST_PAUSE:
-                    raise GitHubError(
-                        f"{method} {_path(url)}: {why} for another {seconds:.0f} s. Run the job again after that."
+                    raise kind(
+                        f"{what}: {why} for another {seconds:.0f} s. Run the job again after that.", what
                     ) from None
                 if number < TRIES - 1 or (again.lost and look):
                     self.pause(seconds)
                 if again.lost and look and (found := look()):
                     return found, Message()
-        raise GitHubError(f"{method} {_path(url)}: {why}, {TRIES} times. Run the job again later.")
+        raise kind(f"{what}: {why}, {TRIES} times. Run the job again later.", what)
 
-    def _once(self, method: str, url: str, body: Json | None) -> tuple[Any, Message]:
+    def _send(self, method: str, url: str, body: Json | None) -> Answer:
         headers = {
             "Accept": "application/vnd.github+json",
             "Authorization": f"Bearer {self.token}",
             "Content-Type": "application/json",
-            "User-Agent": "prefect-platform",
             "X-GitHub-Api-Version": "2022-11-28",
         }
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, headers, method=method)
         try:
-            with urllib.request.build_opener(Plain).open(request, timeout=self.timeout) as answer:
-                status, said, content = answer.status, answer.headers, answer.read()
-        except (OSError, http.client.HTTPException, UnicodeError) as error:
-            why = getattr(error, "reason", error)
-            raise _Again(f"no answer ({type(why).__name__})", lost=True) from None
-        if not 200 <= status < 300:
-            _refuse(f"{method} {_path(url)}", status, said, content)
-        try:
-            return json.loads(content), said
-        except ValueError:
-            raise _Again("the answer is not JSON", lost=True) from None
+            answer = send(method, url, headers, data, self.timeout, self.context)
+        except NoAnswer as error:
+            raise _Again(f"no answer ({error})") from None
+        if not 200 <= answer.status < 300:
+            _refuse(f"{method} {_path(url)}", answer)
+        return answer
 
 
 def connect(environ: Mapping[str, str], pause: Callable[[float], None], timeout: float = 30.0) -> GitHub:
@@ -148,9 +204,9 @@ def connect(environ: Mapping[str, str], pause: Callable[[float], None], timeout:
     token = environ.get("GITHUB_TOKEN", "").strip()
     if not confidential(base):
         raise GitHubError("GITHUB_API_URL must begin with https://, or be on this machine: the token is sent there.")
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repository, re.ASCII):
+    if not REPOSITORY.fullmatch(repository):
         raise GitHubError("GITHUB_REPOSITORY is not OWNER/NAME. GitHub sets it in every job; by hand, set it.")
-    if not re.fullmatch(r"[!-~]+", token):
+    if not TOKEN.fullmatch(token):
         raise GitHubError(
             "GITHUB_TOKEN is not there, or no token. The step needs `env: GITHUB_TOKEN: ${{ github.token }}`."
         )
@@ -185,6 +241,13 @@ def quoted(segment: str) -> str:
     return urllib.parse.quote(segment, safe="")
 
 
+def _data(answer: Answer) -> Any:
+    try:
+        return json.loads(answer.content)
+    except ValueError:
+        raise _Again("the answer is not JSON", Garbled) from None
+
+
 def _object(answer: Any) -> Json:
     if not isinstance(answer, dict):
         raise GitHubError("GitHub's answer is not an object. Is GITHUB_API_URL right?")
@@ -205,26 +268,28 @@ WHAT_NOW = {
 }
 
 
-def _refuse(what: str, status: int, headers: Message, content: bytes) -> NoReturn:
+def _refuse(what: str, answer: Answer) -> NoReturn:
     """What an answer that is none means."""
-    message = _message(content)
+    status, headers, message = answer.status, answer.headers, _message(answer.content)
     if status in PASSING:
-        raise _Again(f"GitHub answers {status}", lost=True)
+        raise _Again(f"GitHub answers {status}")
     if status == 429 or (status == 403 and _limited(headers, message)):
-        raise _Again("GitHub's rate limit is reached", lost=False, seconds=_seconds(headers))
+        raise _Again("GitHub's rate limit is reached", Limited, _seconds(headers))
     if status == 403 and message.startswith("Resource not accessible"):
         needed = headers.get("X-Accepted-GitHub-Permissions") or ""
-        raise Refused(f"{what}: the job's token lacks a permission{f' ({needed})' if needed else ''}.")
+        lacks = f"{what}: the job's token lacks a permission{f' ({needed})' if needed else ''}."
+        raise Refused(lacks, what, status, message)
     now = WHAT_NOW.get(status) or "Is GITHUB_REPOSITORY its present name, and GITHUB_API_URL right?"
     kind = {404: Missing, 422: Unprocessable}.get(status, GitHubError)
-    raise kind(f"{what}: GitHub answers {status}{f', {message!r}' if message else ''}. {now}")
+    raise kind(f"{what}: GitHub answers {status}{f', {message!r}' if message else ''}. {now}", what, status, message)
 
 
 def _message(content: bytes) -> str:
     try:
         answer = json.loads(content)
-        reasons = [str(e.get("message") or e.get("code")) for e in answer.get("errors") or [] if isinstance(e, dict)]
-        return " ".join("; ".join([str(answer.get("message") or ""), *reasons]).split())[:300]
+        errors = [e.get("message") or e.get("code") if isinstance(e, dict) else e for e in answer.get("errors") or []]
+        told = [str(text) for text in (answer.get("message"), *errors) if text]
+        return " ".join("; ".join(told).split())[:300]
     except (ValueError, AttributeError, TypeError):
         return ""
 

@@ -160,12 +160,16 @@ def _read(state: Path) -> dict[str, Entry]:
         return {name: _entry(**entry) for name, entry in content["environments"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except NotADirectoryError:
+        raise LocalError(f"{state} is no folder. Give one with --state DIR.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         advice = "Delete it: `down` finds what runs without it."
         raise LocalError(f"{state / 'state.json'} is not as it was written. {advice}") from None
 
 
 def _entry(port: int, pools: list[str], processes: dict[str, dict[str, Any]], **urls: str) -> Entry:
+    if not isinstance(port, int) or not all(isinstance(pool, str) for pool in pools):
+        raise TypeError("somebody changed it")
     return Entry(port, pools, {role: Started(**started) for role, started in processes.items()})
 
 
@@ -180,7 +184,12 @@ def _write(state: Path, entries: Mapping[str, Entry]) -> None:
 def _locked(state: Path, say: Say) -> Iterator[None]:
     """One `up` or `down` at a time, the next one waits. The system lets go of the lock when we are killed."""
     while True:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalError(
+                f"The folder {state} cannot be made: {error.strerror}. Give another with --state DIR."
+            ) from None
         with open(state / "lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,7 +17,7 @@ import yaml
 from deployer import cli, refs
 from deployer.environment import REFERENCE, Environment
 from deployer.project import Tree, load_environments
-from scripts import github_setup
+from scripts import github_setup, github_wanted
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / ".github").rglob("*.yml"))
@@ -200,7 +200,7 @@ def test_the_workflows_know_the_environments_that_there_are() -> None:
 
 
 def test_every_github_environment_that_a_job_names_is_one_that_the_set_up_makes() -> None:
-    made = {target.name for target in github_setup.targets(environments(), "main", github_setup.Options())}
+    made = {target.name for target in github_wanted.targets(environments(), "main", github_wanted.Options())}
     used = set()
     for job in jobs():
         if "environment" in job.body:
@@ -268,7 +268,7 @@ def test_the_reusable_workflow_and_its_callers_agree_on_the_secrets() -> None:
 
 def test_variables_are_those_that_the_set_up_can_set() -> None:
     used = {name for path in FILES for name in re.findall(r"\bvars\.(\w+)", path.read_text())}
-    assert used == {*github_setup.SETTABLE, github_setup.REPLAN}
+    assert used == {*github_setup.SETTABLE, github_wanted.REPLAN}
 
 
 def test_secrets_stand_in_the_environment_of_a_step_and_nowhere_else() -> None:
@@ -594,7 +594,7 @@ def test_the_gate_waits_for_every_other_job_and_runs_whatever_becomes_of_them() 
 
 
 def required_checks() -> list[dict[str, Any]]:
-    rules = [rule for ruleset in github_setup.rulesets(github_setup.Options(), None) for rule in ruleset["rules"]]
+    rules = [rule for ruleset in github_wanted.rulesets(github_wanted.Options(), None) for rule in ruleset["rules"]]
     found = next(rule for rule in rules if rule["type"] == "required_status_checks")
     checks: list[dict[str, Any]] = found["parameters"]["required_status_checks"]
     return checks

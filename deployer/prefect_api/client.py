@@ -74,7 +74,7 @@ class Client:
             raise InvalidInput(
                 "The API's address (api.url, PREFECT_API_URL) holds a credential, which would show wherever the address does. Give it as api.auth_string (PREFECT_API_AUTH_STRING) instead."
             )
-        if not re.match(r"https?://[^/\s]+", api.url):
+        if not re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", api.url):
             raise InvalidInput(
                 f"The API's address '{api.url}' is no http(s) URL. Set api.url (PREFECT_API_URL), e.g. http://127.0.0.1:4200/api."
             )
@@ -106,7 +106,8 @@ class Client:
                 follow_redirects=False,
                 trust_env=transport is None,
             )
-        except (httpx.InvalidURL, ValueError) as error:  # a ValueError is a proxy's, from the environment
+            self.http.base_url.host.encode("idna")  # as the resolver does: a name may be too long for it
+        except (httpx.InvalidURL, ValueError) as error:  # a ValueError is a proxy's too, from the environment
             raise InvalidInput(f"The API's address '{self.url}', or a proxy's, cannot be used: {error}.") from None
         self.csrf: dict[str, str] = {}
         self._early: dict[str, Future[list[Any]]] = {}

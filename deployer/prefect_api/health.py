@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from deployer.diagnosis import Deployed, Limit, Pool, Queue, Run, Server
 from deployer.fields import RETIRED
 from deployer.prefect_api.client import PAGE, Client
+from deployer.seen import Deployed, Limit, Pool, Queue, Run, Server
 
 HEARTBEAT = 30.0
 """Seconds that Prefect assumes where a worker does not say how often it calls."""

@@ -289,7 +289,9 @@ def test_nobody_there_is_told_in_one_sentence() -> None:
         connect(tried)
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:4200/api", "ftp://x/api", "http:///api", "prefect", "https:// x"])
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:4200/api", "ftp://x/api", "http:///api", "prefect", "https:// x", "http://x/api?a=1"]
+)
 def test_an_address_that_is_none_is_an_error_and_no_server_is_started(url: str) -> None:
     with pytest.raises(InvalidInput, match=r"is no http\(s\) URL. Set api.url \(PREFECT_API_URL\)"):
         Client(Api(url=url))
@@ -382,7 +384,7 @@ def test_a_refusal_that_is_no_json_gives_its_first_line() -> None:
 
 
 def test_a_credential_that_was_pasted_with_a_line_break_works() -> None:
-    assert Api(url=URL, key=" pnu_key\r\n").key == "pnu_key"
+    assert Api(url=f"{URL}\n", key=" pnu_key\r\n") == Api(url=URL, key="pnu_key")
 
 
 @pytest.mark.parametrize("given", [{"key": "pnu_\nhunter"}, {"key": "schl\u00fcssel"}, {"auth_string": "u:\x00p"}])
@@ -392,7 +394,9 @@ def test_a_credential_that_cannot_be_sent_is_told_and_not_shown(given: dict[str,
     assert not any(part in str(error.value) for value in given.values() for part in value.split())
 
 
-@pytest.mark.parametrize("url", ["http://[::1/api", "http://127.0.0.1\n:4200/api"])
+@pytest.mark.parametrize(
+    "url", ["http://[::1/api", "http://127.0.0.1\n:4200/api", "http://a..b/api", f"http://{'a' * 64}/api"]
+)
 def test_an_address_that_is_none_is_told(url: str) -> None:
     with pytest.raises(InvalidInput, match=r"cannot be used|is no http"):
         Client(Api(url=url))

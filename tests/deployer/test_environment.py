@@ -224,6 +224,7 @@ def test_faults_of_different_kinds_are_told_together() -> None:
     ("source", "message"),
     [
         ("{strategy: git}", "strategy 'git' needs repository."),
+        ("{strategy: git, repository: '  '}", "strategy 'git' needs repository."),
         ("{strategy: image, image: a}", "strategy 'image' needs directory."),
         ("{strategy: image}", "strategy 'image' needs image and directory."),
         ("{strategy: local, repository: x}", "strategy 'local' needs directory."),
@@ -232,6 +233,30 @@ def test_faults_of_different_kinds_are_told_together() -> None:
 def test_a_source_has_what_its_strategy_needs(source: str, message: str) -> None:
     base = BASE.replace("{repository: https://git.example/team/shop.git}", source)
     assert faults(base=base) == {"source": message}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("repository", "--upload-pack=touch x", "begins with a dash"),
+        ("repository", "https://git.example/a\\nb", "a control character"),
+        ("credentials", "a b}}", "can name no Secret block"),
+    ],
+)
+def test_what_git_or_prefect_would_take_for_something_else_is_told(key: str, value: str, words: str) -> None:
+    given = {"repository": "https://git.example/team/shop.git", key: value}
+    source = ", ".join(f'{name}: "{text}"' for name, text in given.items())
+    base = BASE.replace("repository: https://git.example/team/shop.git", source)
+    (found,) = faults(base=base).items()
+    assert found[0] == f"source.{key}" and words in found[1]
+
+
+@pytest.mark.parametrize("place", ["alpha: {%s}", "alpha: {queues: {urgent: {%s}}}"])
+def test_a_limit_that_no_database_holds_is_told(place: str) -> None:
+    text = place % "concurrency_limit: 2147483648"
+    base = BASE.replace("{alpha: {", f"{{{text[:-1]}, ")
+    (message,) = faults(base=base).values()
+    assert message.startswith("expected at most 2147483647")
 
 
 @pytest.mark.parametrize("key", ["requires: {environment: qa}", "smoke: [x]"])

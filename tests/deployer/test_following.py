@@ -132,6 +132,14 @@ def test_several_parameters_go_together(deployed: Command) -> None:
     assert given(deployed) == {"name": "moon", "count": 2}
 
 
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "[1e999]", '"\\ud800"', "[" * 100_000], ids=lambda v: v[:9])
+def test_a_parameter_that_no_request_can_hold_is_told(deployed: Command, value: str) -> None:
+    deployed.fake.forget()
+    said = deployed("run", "--env", "dev", "hello", "--param", f"count={value}")
+    assert said.code == Exit.INVALID and "--param count: " in said.err
+    assert deployed.fake.writes == []
+
+
 @pytest.mark.parametrize("word", ["count", "=3", ""])
 def test_what_is_no_parameter_starts_nothing(deployed: Command, word: str) -> None:
     deployed.fake.forget()

@@ -311,6 +311,12 @@ def test_a_release_reads_well_in_prefects_ui() -> None:
     assert "| changes | 1 create, 2 update, 3 held, 4 unchanged |" in told
 
 
+STRANGE: list[dict[str, Any]] = [
+    *({"number": "9"}, {"project": 1}, {"commit": "--help"}, {"seconds": "1"}, {"started": 5}, {"restores": "7"}),
+    *({"error": ["x"]}, {"summary": {"create": "1"}}, {"declares": {"variable": "colour"}}, {"rollback_of": True}),
+]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -323,6 +329,7 @@ def test_a_release_reads_well_in_prefects_ui() -> None:
         "<!-- record {} -->",
         '<!-- record {"number": 1} -->',
         "<!-- record [1] -->",
+        *(f"<!-- record {json.dumps({**vars(release(9)), **part})} -->" for part in STRANGE),
     ],
 )
 def test_what_is_no_record_of_ours_is_passed_over(fake: FakePrefect, data: Any) -> None:
@@ -371,8 +378,7 @@ def test_who_else_lives_here_is_read_from_the_newest_of_each_ledger(fake: FakePr
         for number, name in enumerate(["old", *names], 1):
             own = {"project": scope.project, "environment": scope.environment, "declares": {"variable": [name]}}
             reread(fake, scope).start(release(number, **own))
-    others = ledger.others(reread(fake).client, SHOP)
-    assert ledger.foreign(others) == {("variable", "oven"): "bakery-dev", ("variable", "till"): "shop-qa"}
+    assert ledger.foreign(reread(fake).others) == {("variable", "oven"): "bakery-dev", ("variable", "till"): "shop-qa"}
 
 
 def test_forgetting_takes_one_ledger_away_and_no_other(fake: FakePrefect) -> None:
@@ -413,6 +419,17 @@ def test_a_specification_comes_back_as_it_went() -> None:
         created=(("variable", "colour"),),
     )
     assert ledger.load_specification(json.dumps(ledger.dump_specification(given))) == given
+
+
+@pytest.mark.parametrize("change", [{"commit": B}, {"resources": []}, {"resources": [{}]}, {"more": 1}], ids=str)
+def test_a_specification_that_was_changed_is_not_put_back(fake: FakePrefect, change: dict[str, Any]) -> None:
+    Stage(fake).apply(HELLO)
+    (written,) = versions(fake, "spec-")
+    with fake.backstage as client:
+        data = json.dumps({**json.loads(written["data"]), **change})
+        client.patch(f"/artifacts/{written['id']}", json={"data": data}).raise_for_status()
+    with pytest.raises(InvalidInput, match=r"cannot be read: .* somebody changed it"):
+        Stage(fake).plan(HELLO)
 
 
 def test_neither_record_nor_specification_holds_a_secret(fake: FakePrefect) -> None:

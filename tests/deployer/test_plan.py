@@ -100,8 +100,9 @@ def test_an_api_that_holds_another_environments_ledger_needs_api_shared_true() -
     def check(**api: Any) -> None:
         found = builders.environment(api={"url": "http://127.0.0.1:1/api", **api})
         with prefect_api.Client(found.api) as client:
-            site = Site(found, SCOPE, client, Ledger(client, SCOPE))
-            prepare.check_tenancy(site, [release(environment="dev"), release(environment="qa")])
+            book = Ledger(client, SCOPE)
+            book.others = [release(environment="dev"), release(environment="qa")]
+            prepare.check_tenancy(Site(found, SCOPE, client, book))
 
     check(shared=True)
     with pytest.raises(Refused, match=r"holds releases of qa; this is dev\. .*api\.shared: true") as caught:

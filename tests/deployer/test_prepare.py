@@ -425,6 +425,27 @@ def test_a_commit_that_the_remote_has_is_fine(desk: Desk) -> None:
     assert published(desk) is None
 
 
+def test_a_commit_that_a_branch_of_the_remote_reaches_is_fine(desk: Desk, tmp_path: Path) -> None:
+    desk.repo.tag("v1", annotated=True)
+    remote = tmp_path / "remote.git"
+    desk.environment(repository=remote.as_uri())
+    desk.repo.branch("later")
+    desk.repo.commit("Later")
+    desk.repo.git("clone", "--quiet", "--bare", desk.repo.url, str(remote))
+    desk.repo.switch("main")
+    desk.repo.git("push", "--quiet", str(remote), "--delete", "main", "v1")
+    assert published(desk) is None
+
+
+def test_an_address_is_no_option_of_git(desk: Desk, tmp_path: Path) -> None:
+    """Whoever writes a commit's environment file would run a program beside the API's key."""
+    desk.repo.git("remote", "add", "origin", desk.repo.url)
+    repository, address = Repository(desk.repo.path), f"--upload-pack=touch {tmp_path / 'ran'};"
+    assert repository.published(address, desk.repo.head, None) is None
+    assert repository.fetches(address, desk.repo.head, None)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_commit_that_was_not_pushed_stops_an_apply(desk: Desk, tmp_path: Path) -> None:
     remote = tmp_path / "remote.git"
     desk.repo.git("clone", "--quiet", "--bare", desk.repo.url, str(remote))

@@ -190,3 +190,43 @@ def test_a_preview_that_would_share_an_environments_ledger_is_refused(command: C
     assert said.code == Exit.REFUSED and "Give the preview another name" in said.err
     assert command.fake.writes == []
     assert (state(command.fake), command.fake.backstage.post("/artifacts/filter", json={}).json()) == before
+
+
+@pytest.fixture
+def late(command: Command) -> Command:
+    """dev has a preview `eu`; an environment dev-eu comes after it, and would have the preview's ledger."""
+    settings: dict[str, Any] = {"repository": command.repo.url, "api": {**API, "shared": True}}
+    command.repo.commit("Share", {"environments/dev.yaml": environment(**settings)})
+    command.apply()
+    command.done("apply", "--env", "dev", "--preview", "eu")
+    command.repo.commit("Come", {"environments/dev-eu.yaml": environment("dev-eu", **settings)})
+    return command
+
+
+@pytest.mark.parametrize("verb", ["plan", "apply", "drift", "history"])
+def test_an_environment_whose_ledger_a_preview_has_is_refused(late: Command, verb: str) -> None:
+    late.fake.forget()
+    said = late(verb, "--env", "dev-eu")
+    assert said.code == Exit.REFUSED and "(destroy --env dev --preview eu)" in said.err
+    assert late.fake.writes == []
+
+
+def test_an_environment_comes_when_the_preview_of_its_name_is_gone(late: Command) -> None:
+    late.done("destroy", "--env", "dev", "--preview", "eu")
+    late.apply("dev-eu")
+    assert [r["number"] for r in late.releases("dev-eu")] == [1]
+    assert set(late.live()) == {"hello-dev", "hello-dev-eu"}
+
+
+def test_an_environment_whose_ledger_another_project_has_is_refused(late: Command) -> None:
+    """Project `shop`, environment `dev-eu`; and project `shop-dev`, environment `eu`."""
+    own = environment("eu", repository=late.repo.url, api={**API, "shared": True}, project="shop-dev")
+    late.repo.commit("Name", {"environments/eu.yaml": own})
+    said = late("apply", "--env", "eu")
+    assert said.code == Exit.REFUSED and "Give one of the two another name" in said.err
+
+
+def test_the_doctor_says_that_a_preview_has_an_environments_ledger(late: Command) -> None:
+    said = late("doctor", "--env", "dev-eu", "--format", "json")
+    (found,) = (f for f in said.json["checks"] if f["check"] == "release")
+    assert found["state"] == "problem" and "destroy --env dev --preview eu" in found["seen"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployer import render
-from deployer.errors import Problem
+from deployer.errors import Problem, count
 from deployer.model import Hidden, Plan
 from tests.deployer.builders import A, B, deployment, live, outcome, planned, release, resource, schedule, spec
 
@@ -305,4 +305,4 @@ def test_problems_are_data_too() -> None:
 
 
 def test_numbers_count_in_words() -> None:
-    assert [render.count(n, "change") for n in (0, 1, 2)] == ["0 changes", "1 change", "2 changes"]
+    assert [count(n, "change") for n in (0, 1, 2)] == ["0 changes", "1 change", "2 changes"]

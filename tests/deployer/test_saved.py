@@ -78,7 +78,8 @@ def test_a_file_laid_out_differently_is_the_same_plan(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no JSON", "[]", "5", "null", "{}", '{"format": 2, "seal": "x"}', "\xff", "[" * 100_000]
+    "text",
+    ["", "no JSON", "[]", "5", "null", "{}", '{"format": 2, "seal": "x"}', "\xff", "[" * 100_000, '{"a": "\\ud800"}'],
 )
 def test_a_file_that_is_no_plan_is_told_with_the_way_to_one(tmp_path: Path, text: str) -> None:
     file = tmp_path / "plan.json"
@@ -90,6 +91,28 @@ def test_a_file_that_is_no_plan_is_told_with_the_way_to_one(tmp_path: Path, text
 @pytest.mark.parametrize("lost", ["options", "preview", "ref", "image_digest"])
 def test_a_sealed_file_without_a_part_of_a_plan_is_told(file: Path, lost: str) -> None:
     edit(file, lambda data: data.pop(lost), seal=True)
+    with pytest.raises(InvalidInput, match="is no plan that this version wrote"):
+        saved.read(file)
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"commit": 5},
+        {"ref": None},
+        {"preview": ["pr-1"]},
+        {"changes": "all"},
+        {"changes": [{"kind": "variable"}]},
+        {"rollback": {"release": "7", "reason": "x"}},
+    ],
+    ids=str,
+)
+def test_a_sealed_file_with_something_else_in_a_place_is_told(file: Path, strange: dict[str, Any]) -> None:
+    def change(data: dict[str, Any]) -> None:
+        data.update(strange)
+        data["digest"] = digest({key: data[key] for key in ("environment", "commit", "changes")})
+
+    edit(file, change, seal=True)
     with pytest.raises(InvalidInput, match="is no plan that this version wrote"):
         saved.read(file)
 

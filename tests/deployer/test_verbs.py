@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deployer import loading
 from deployer.errors import Exit
 from tests.deployer import command as line
 from tests.deployer.command import API, Command, main
@@ -131,6 +134,11 @@ def test_a_second_apply_writes_nothing_and_makes_no_release(command: Command) ->
     assert command.fake.writes == []
     assert (said.json["release"], said.json["outcomes"], said.json["changes"]) == (None, [], [])
     assert "nothing was written" in command.apply().out
+
+
+def test_who_else_lives_on_the_api_is_asked_once_a_deploy(command: Command) -> None:
+    command.apply()
+    assert [request.path for request in command.fake.requests].count("/artifacts/latest/filter") == 1
 
 
 def test_progress_is_on_standard_error_a_line_a_change(command: Command) -> None:
@@ -656,6 +664,18 @@ def test_schema_prints_what_is_committed(command: Command) -> None:
 # -- validate
 
 
+def test_validate_starts_one_loader_for_all_environments(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaders: list[line.Hello] = []
+
+    @contextmanager
+    def open_loader(checkout: Path) -> Iterator[line.Hello]:
+        loaders.append(line.Hello())
+        yield loaders[-1]
+
+    monkeypatch.setattr(loading, "open_loader", open_loader)
+    assert "2 environments" in command.done("validate").out and len(loaders) == 1
+
+
 def test_validate_tells_every_fault_of_every_file_at_once(command: Command) -> None:
     command.repo.write(
         {
@@ -717,6 +737,17 @@ def test_validate_imports_the_flows(loading_command: Command) -> None:
 
 
 # -- through the real loader
+
+
+def test_validate_tells_what_one_environment_alone_gets_wrong(loading_command: Command) -> None:
+    repo = loading_command.repo
+    over = {"overrides": {"hello": {"parameters": {"count": "many"}}}}
+    prod = environment("prod", mode="production", repository=repo.url, api=API, deployments=over)
+    repo.write({"environments/prod.yaml": prod})
+    said = loading_command("validate", "--format", "json").json
+    assert [(p["file"], p["path"]) for p in said["problems"]] == [
+        ("environments/prod.yaml", "deployments.overrides.hello.parameters.count")
+    ]
 
 
 def test_a_commit_is_deployed_by_prefects_own_deploy(loading_command: Command) -> None:

@@ -174,3 +174,8 @@ def test_half_a_character_is_a_fault_and_no_text() -> None:
     assert [str(p) for p in document.problems] == [
         "a.yaml:1: a: holds half a character (a surrogate), which is no text."
     ]
+
+
+def test_a_nul_character_is_told() -> None:
+    (problem,) = parse('a: "x\\0y"', "a.yaml").problems
+    assert str(problem) == "a.yaml:1: a: holds a NUL character, which PostgreSQL takes in no text."

@@ -583,7 +583,7 @@ def test_credentials_are_an_address_and_a_secret_or_an_open_api(job: Job, enviro
 
 
 @created
-@pytest.mark.parametrize("answer", [502, 503, 504, "drop", httpx.Response(200, text="<html>")], ids=repr)
+@pytest.mark.parametrize("answer", [500, 502, 503, 504, "drop", httpx.Response(200, text="<html>")], ids=repr)
 def test_what_passes_is_tried_again(job: Job, github: FakeGitHub, what: str, answer: Any) -> None:
     github.fail("GET", ".", answer)
     github.fail("POST", f"/{what}$", answer, times=3)
@@ -592,7 +592,7 @@ def test_what_passes_is_tried_again(job: Job, github: FakeGitHub, what: str, ans
 
 
 @created
-@pytest.mark.parametrize("answer", [502, "drop", httpx.Response(201, text='{"id": ')], ids=repr)
+@pytest.mark.parametrize("answer", [500, 502, "drop", httpx.Response(201, text='{"id": ')], ids=repr)
 def test_what_was_made_is_not_made_again_when_the_answer_was_lost(
     job: Job, github: FakeGitHub, what: str, answer: Any
 ) -> None:
@@ -775,6 +775,11 @@ def test_it_needs_no_more_than_a_bare_python_of_3_10(job: Job, github: FakeGitHu
     done = subprocess.run(command, cwd=job.folder, env=environ, capture_output=True, text=True)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "The plan of dev is posted on #7.\n")
     assert github.comments[0]["user"] == BOT
+
+
+def test_an_output_that_cannot_be_written_is_told(job: Job) -> None:
+    job.environ["GITHUB_OUTPUT"] = str(job.folder)
+    assert "GITHUB_OUTPUT" in job.fails("credentials")
 
 
 def test_wrong_words_end_with_1_and_help_with_0(job: Job) -> None:

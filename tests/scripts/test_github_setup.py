@@ -18,7 +18,8 @@ import pytest
 from deployer.environment import Refs
 from deployer.refs import matches
 from scripts import github_setup as setup
-from scripts.github_setup import Options, Policy
+from scripts.github_wanted import Options, Policy, Target, fnmatch_patterns, policies, targets
+from tests.fake_prefect.serving import served
 
 GOLDEN = Path(__file__).parent / "golden" / "github_setup"
 TOKEN = "github_pat_of_a_test"
@@ -177,8 +178,9 @@ class FakeGitHub:
 
 def run(github: FakeGitHub, *words: str, **environ: str) -> int:
     github.writes.clear()
-    given = {"GITHUB_TOKEN": TOKEN, **environ}
-    return setup.main(words, given, httpx.MockTransport(github), lambda seconds: None)
+    with served(github) as url:
+        given = {"GITHUB_TOKEN": TOKEN, "GITHUB_API_URL": url, **environ}
+        return setup.main(words, given, lambda seconds: None)
 
 
 @pytest.fixture
@@ -195,8 +197,8 @@ def _set_up() -> FakeGitHub:
 
 
 @cache
-def target(name: str) -> setup.Target:
-    wanted = setup.targets(setup.environment_files(), "main", Options())
+def target(name: str) -> Target:
+    wanted = targets(setup.environment_files(), "main", Options())
     return next(found for found in wanted if found.name == name)
 
 
@@ -444,7 +446,7 @@ IN_OTHER_WORDS = {
 
 
 def test_a_workflows_pattern_is_said_in_an_environments_words() -> None:
-    assert {pattern: setup.fnmatch_patterns(pattern) for pattern in IN_OTHER_WORDS} == IN_OTHER_WORDS
+    assert {pattern: fnmatch_patterns(pattern) for pattern in IN_OTHER_WORDS} == IN_OTHER_WORDS
 
 
 NAMES = (
@@ -465,13 +467,11 @@ NAMES = (
 def test_no_ref_is_lost_by_saying_it_so() -> None:
     fitting = [(name, pattern) for pattern in IN_OTHER_WORDS for name in NAMES if matches(name, [pattern])]
     assert len(fitting) > len(NAMES)
-    assert [
-        each for each in fitting if not any(ruby_fnmatch(each[0], p) for p in setup.fnmatch_patterns(each[1]))
-    ] == []
+    assert [each for each in fitting if not any(ruby_fnmatch(each[0], p) for p in fnmatch_patterns(each[1]))] == []
 
 
 def test_the_default_branch_gets_in_whatever_the_file_says() -> None:
-    assert setup.policies(Refs(tags=["v*"]), "trunk") == {Policy("branch", "trunk"), Policy("tag", "v*")}
+    assert policies(Refs(tags=["v*"]), "trunk") == {Policy("branch", "trunk"), Policy("tag", "v*")}
 
 
 def test_what_is_wider_than_the_file_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -542,6 +542,7 @@ def test_an_api_without_an_address_fails_and_names_the_script(capsys: pytest.Cap
         (["--variable", "dev.PREFECT_API_URL=https://me:word@x/api"], "holds a credential"),
         (["--variable", "dev.PREFECT_API_KEY=x"], "PREFECT_API_KEY is no variable"),
         (["--variable", "staging.PREFECT_API_URL=x"], "there is no environments/staging.yaml"),
+        (["--variable", "dev.PREFECT_UI_URL=https://x\nREPLAN"], "holds a line break"),
         (["--guard", "staging"], "there is no environments/staging.yaml"),
         (["--variables", "/nowhere.yaml"], "/nowhere.yaml cannot be read"),
         (["--reviewers", "mona", "--without-reviewers"], "choose one"),
@@ -551,15 +552,43 @@ def test_an_api_without_an_address_fails_and_names_the_script(capsys: pytest.Cap
         (["--reviewers", "nobody"], "GitHub knows no such user"),
         (["--reviewers", "acme/nobody"], "GitHub knows no such team"),
         (["--repository", "acme/other", "--reviewers", "mona"], "no repository acme/other"),
+        (["--repository", "acme/a shop", "--reviewers", "mona"], "'acme/a shop' is not OWNER/NAME"),
+        (["--reviewers", "a b/../c"], "GitHub knows no such team"),
     ],
 )
 def test_wrong_words_are_told(capsys: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
     assert expected in stopped(capsys, FakeGitHub(), "--repository", "acme/shop", *words, "--apply")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("dev: {PREFECT_API_URL: [1]}", "expected environments, each with its variables"),
+        ("- dev", "expected environments, each with its variables"),
+        ("[" * 3000, "it is nested too deeply"),
+    ],
+    ids=["a list", "no mapping", "too deep"],
+)
+def test_a_file_of_something_else_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, expected: str
+) -> None:
+    (tmp_path / "setup.yaml").write_text(text)
+    assert expected in stopped(capsys, FakeGitHub(), *USUAL, "--variables", str(tmp_path / "setup.yaml"))
+
+
 def test_no_token_is_told_with_what_it_must_be_allowed(capsys: pytest.CaptureFixture[str]) -> None:
     said = stopped(capsys, FakeGitHub(), *USUAL, GITHUB_TOKEN="")
     assert "GITHUB_TOKEN is not set" in said and "Administration and Environments: read and write" in said
+
+
+def test_a_token_with_a_line_break_in_it_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "GITHUB_TOKEN is no token" in stopped(capsys, FakeGitHub(), *USUAL, GITHUB_TOKEN="ghp_a\nX-Other: b")
+
+
+def test_a_write_that_was_not_answered_is_no_failure_of_its_own(ready: FakeGitHub) -> None:
+    github = FakeGitHub()
+    github.fail("PUT", "/environments/prod$", httpx.Response(200, text='{"id": '), when="after")
+    assert run(github, *USUAL, "--apply") == 0 and state(github) == state(ready)
 
 
 def test_the_token_goes_over_https_only(capsys: pytest.CaptureFixture[str]) -> None:
@@ -627,7 +656,7 @@ def test_a_github_that_stays_away_is_told(capsys: pytest.CaptureFixture[str]) ->
 
 def test_an_answer_of_something_else_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     github = FakeGitHub()
-    github.fail("GET", "/rulesets$", httpx.Response(200, text="<html>Log in</html>"))
+    github.fail("GET", "/rulesets$", httpx.Response(200, text="<html>Log in</html>"), times=9)
     assert "does not answer as GitHub does" in stopped(capsys, github, *USUAL, "--apply")
 
 

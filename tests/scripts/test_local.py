@@ -238,6 +238,20 @@ def test_what_no_file_knows_of_is_ended_all_the_same(lab: Lab) -> None:
     assert ends(process.pid)
 
 
+def test_a_state_file_with_something_else_in_a_place_is_told(tmp_path: Path) -> None:
+    entry = {"port": 4210, "pools": [1], "processes": {}}
+    (tmp_path / "state.json").write_text(json.dumps({"environments": {"dev": entry}}))
+    with pytest.raises(marked.LocalError, match="is not as it was written"):
+        local.status(tmp_path)
+
+
+@pytest.mark.parametrize("verb", [local.status, lambda state: local.up(local.ROOT, state)], ids=["status", "up"])
+def test_a_file_in_place_of_the_state_directory_is_told(tmp_path: Path, verb: Callable[[Path], object]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(marked.LocalError, match=r"is no folder|cannot be made"):
+        verb(tmp_path / "file")
+
+
 def test_a_broken_state_file_does_not_keep_down_from_its_work(lab: Lab) -> None:
     process = begin(lab.state)
     lab.state.mkdir()
