@@ -43,6 +43,13 @@ class Tree:
         )
         found = [*root.glob("environments/*"), *root.glob("flows/**/*"), *(root / name for name in known if name)]
         paths = {p.relative_to(root).as_posix() for p in found if p.is_file() and "__pycache__" not in p.parts}
+        for path in found:
+            if _is_ours(path.relative_to(root).as_posix()) and (
+                path.is_dir() or (path.is_symlink() and not path.exists())
+            ):
+                raise InvalidInput(
+                    f"{path} is no file: a folder, or a link to nothing. Put the file there, or remove it."
+                )
         texts = {name: _text(root / name) for name in sorted(paths) if _is_ours(name)}
         return cls(frozenset(paths), texts, lambda path: _text(root / path) if (root / path).is_file() else None)
 

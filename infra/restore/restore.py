@@ -29,9 +29,9 @@ from urllib.parse import quote
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from deployer.environment import Api  # noqa: E402
 from deployer.errors import DeployError, InvalidInput  # noqa: E402
-from deployer.prefect_api import Client, connect  # noqa: E402
+from deployer.prefect_api import Client  # noqa: E402
+from infra.api import client  # noqa: E402
 from infra.restore import inventory  # noqa: E402
 
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
@@ -208,19 +208,6 @@ def _errors() -> Iterator[None]:
 
 
 # -- The API
-
-
-def client(any_version: bool = False) -> Client:
-    """Of an API that answers, and whose answers are known; before an upgrade it is an older one."""
-    found = {name: os.environ.get(f"PREFECT_API_{name}", "") for name in ("URL", "KEY", "AUTH_STRING")}
-    if not found["URL"]:
-        raise InvalidInput(
-            "Which API? Set PREFECT_API_URL, and PREFECT_API_KEY or PREFECT_API_AUTH_STRING if it asks for one."
-        )
-    api = Client(Api(url=found["URL"], key=found["KEY"], auth_string=found["AUTH_STRING"]))
-    if not any_version:
-        connect(api)
-    return api
 
 
 def settle(api: Client, write: bool, skip_overdue: bool = False) -> list[str]:

@@ -11,7 +11,6 @@ AWS variables, or the machine's role: nothing secret is in the block. docs/high-
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import time
@@ -23,9 +22,9 @@ from urllib.parse import quote
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from deployer.environment import Api  # noqa: E402
 from deployer.errors import DeployError, InvalidInput  # noqa: E402
-from deployer.prefect_api import Client, connect  # noqa: E402
+from deployer.prefect_api import Client  # noqa: E402
+from infra.api import client  # noqa: E402
 
 KIND = "remote-file-system"
 SECONDS_A_DAY = 86400
@@ -70,13 +69,7 @@ def _days(text: str) -> int:
 
 
 def _block(words: argparse.Namespace) -> str:
-    found = {name: os.environ.get(f"PREFECT_API_{name}", "") for name in ("URL", "KEY", "AUTH_STRING")}
-    if not found["URL"]:
-        raise InvalidInput(
-            "Which API? Set PREFECT_API_URL, and PREFECT_API_KEY or PREFECT_API_AUTH_STRING if it asks for one."
-        )
-    with Client(Api(url=found["URL"], key=found["KEY"], auth_string=found["AUTH_STRING"])) as api:
-        connect(api)
+    with client() as api:
         done = block(api, words.name, words.url)
     return f"{done} Workers use it by PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK={KIND}/{words.name}"
 

@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 from deployer.errors import DeployError, InvalidInput, Refused, VerificationFailed  # noqa: E402
 from deployer.prefect_api import Client  # noqa: E402
 from deployer.prefect_api.client import release  # noqa: E402
+from infra.api import client  # noqa: E402
 from infra.restore import inventory, restore  # noqa: E402
 
 Step = tuple[str, Callable[[], None]]
@@ -37,7 +38,7 @@ Step = tuple[str, Callable[[], None]]
 def main(arguments: Sequence[str] | None = None) -> int:
     words = _parser().parse_args(arguments)
     try:
-        with restore.client(any_version=True) as api:
+        with client(any_version=True) as api:
             upgrade(
                 api,
                 version("prefect"),

@@ -257,6 +257,15 @@ def test_entrypoints_and_templates_may_lie_anywhere_in_the_repository(repo: Repo
     assert problems == [] and found and found.templates == {"alpha": json.loads(TEMPLATE)}
 
 
+@pytest.mark.parametrize("name", ["environments/qa.yaml", "flows/beta/deployments.yaml"])
+@pytest.mark.parametrize("made", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_file_in_a_files_place_is_told(repo: Repo, name: str, made: Callable[[Path], None]) -> None:
+    (repo.path / name).parent.mkdir(exist_ok=True)
+    made(repo.path / name)
+    with pytest.raises(InvalidInput, match=f"{name} is no file: a folder, or a link to nothing"):
+        Tree.working(repo.path)
+
+
 def test_other_files_are_not_read(repo: Repo) -> None:
     repo.commit("Data", {"data/big.json": "{}", "flows/alpha/data.json": "{}"})
     for tree in (Tree.working(repo.path), Tree.at(Repository(repo.path), repo.head)):

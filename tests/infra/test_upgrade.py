@@ -105,7 +105,7 @@ def test_replicas_that_stayed_as_they_were_are_noticed(platform: Platform) -> No
 def api(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Client:
     """What the script speaks to, with no database given."""
     monkeypatch.delenv(restore.DATABASE, raising=False)
-    monkeypatch.setattr(restore, "client", lambda any_version: contextlib.nullcontext(platform.api))
+    monkeypatch.setattr(script, "client", lambda any_version: contextlib.nullcontext(platform.api))
     monkeypatch.setattr(script, "version", lambda name: platform.present)
     return platform.api
 
