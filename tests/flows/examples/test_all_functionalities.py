@@ -328,14 +328,14 @@ def answering(**answer: Any) -> Iterator[None]:
     over = threading.Event()
 
     def answered(client: SyncPrefectClient) -> bool:
-        paused = [one for one in client.read_flow_runs() if one.state and one.state.is_paused()]
-        path = {"id": paused[0].id} if paused else {}
-        if (
-            paused
-            and client.request("POST", "/flow_runs/{id}/input/filter", path_params=path, json={"prefix": ""}).json()
-        ):
-            client.resume_flow_run(paused[0].id, run_input=answer)
-        return bool(paused)
+        for one in client.read_flow_runs():
+            path = {"id": one.id}
+            if one.state and one.state.is_paused():  # its form may come a moment later
+                found = client.request("POST", "/flow_runs/{id}/input/filter", path_params=path, json={"prefix": ""})
+                if found.json():
+                    client.resume_flow_run(one.id, run_input=answer)
+                    return True
+        return False
 
     def person() -> None:
         with get_client(sync_client=True) as client:
