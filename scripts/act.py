@@ -196,7 +196,8 @@ class Act:
         """As GitHub's runner has it: the commit that was pushed, all history, a remote on github.com, the environment."""
         clone = self.folder / "clone"
         shutil.rmtree(clone, ignore_errors=True)
-        git(self.folder, "clone", "--quiet", str(self.origin), str(clone))
+        # --no-local: packed, as by a network. act copies the clone for every job, and loose objects are thousands of files.
+        git(self.folder, "clone", "--quiet", "--no-local", str(self.origin), str(clone))
         name = ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
         git(clone, "checkout", "--quiet", name)
         git(clone, "remote", "set-url", "origin", f"https://github.com/{REPOSITORY}.git")
