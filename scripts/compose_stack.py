@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -29,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 from scripts import images  # noqa: E402
 from scripts.docker_engine import Engine, NoEngine  # noqa: E402
 from scripts.infra_setup import find  # noqa: E402
+from scripts.stack import free_ports  # noqa: E402
 
 PROJECT = "prefect-compose-test"
 TAG = "compose-test"
@@ -127,13 +127,12 @@ def describe(found: Engine, clone: Path, env: str, scratch: Path) -> Stack:
     cpus = str(min(4, os.cpu_count() or 1))
     named |= {"SECRETS": str(secrets), "RESULT_STORAGE_BLOCK": RESULTS, "POSTGRES_CPUS": cpus, "WORKER_CPUS": cpus}
     password = (secrets / "prefect-api-password").read_text()
-    found_by = {"qa": _reached_as_qa, "prod": _reached_as_prod}[env]
-    variables, client = found_by(secrets)
+    variables, client = _reached_as_prod(secrets) if env == "prod" else _reached_as_qa()
     client["PREFECT_API_AUTH_STRING"] = f"admin:{password}"
     return Stack(found, clone, env, (*files, commits_seen_by_workers(clone, scratch)), {**named, **variables}, client)
 
 
-def _reached_as_qa(secrets: Path) -> tuple[dict[str, str], dict[str, str]]:
+def _reached_as_qa() -> tuple[dict[str, str], dict[str, str]]:
     ports = ports_for("API_PORT", "GRAFANA_PORT")
     address = f"http://127.0.0.1:{ports['API_PORT']}"
     return {**ports, "PUBLIC_URL": address}, {"PREFECT_API_URL": f"{address}/api"}
@@ -178,15 +177,7 @@ def image(target: str) -> str:
 
 
 def ports_for(*names: str) -> dict[str, str]:
-    """Ports that nobody listens on at this moment."""
-    sockets = [socket.socket() for _ in names]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return {name: str(one.getsockname()[1]) for name, one in zip(names, sockets, strict=True)}
-    finally:
-        for one in sockets:
-            one.close()
+    return dict(zip(names, map(str, free_ports(len(names))), strict=True))
 
 
 # -- up and down
