@@ -21,7 +21,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from deployer import loading
 from tests.fake_prefect import FakePrefect
-from tests.server import PatientTransport, Server, real_prefect
+from tests.server import Server, patient_client, real_prefect
 
 # Nothing of the shell that started the tests may reach them: not its Prefect, its git (a hook's GIT_DIR!) or its CI.
 FOREIGN = re.compile(
@@ -159,7 +159,7 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def real_api(real_server: Server) -> Iterator[httpx.Client]:
     """A client of the real server."""
-    with httpx.Client(base_url=real_server.url, transport=PatientTransport(), timeout=30) as client:
+    with patient_client(real_server.url) as client:
         yield client
 
 

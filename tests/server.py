@@ -18,6 +18,7 @@ import httpx
 
 SECONDS_TO_START = 90
 SECONDS_TO_STOP = 5
+SECONDS_OF_PATIENCE = 30
 
 # The server's standard input is a leash: it ends with the process that holds the other end,
 # also when that one is killed and can't clean up.
@@ -73,6 +74,11 @@ def real_prefect(home: Path, settings: Mapping[str, str] | None = None) -> Itera
         _stop(process)
 
 
+def patient_client(url: str, timeout: float = 30) -> httpx.Client:
+    """For a server on SQLite: a request that finds the database locked is made again."""
+    return httpx.Client(base_url=url, transport=PatientTransport(), timeout=timeout)
+
+
 class PatientTransport(httpx.HTTPTransport):
     """Asks again when SQLite was locked: the server then answers 503, or hangs up, and has done nothing.
 
@@ -83,14 +89,17 @@ class PatientTransport(httpx.HTTPTransport):
         super().__init__(limits=httpx.Limits(max_keepalive_connections=0), trust_env=False)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        for _ in range(20):
+        deadline, resting = time.monotonic() + SECONDS_OF_PATIENCE, threading.Event()
+        while time.monotonic() < deadline:
             try:
                 response = super().handle_request(request)
             except (httpx.ReadError, httpx.RemoteProtocolError):
-                continue
-            if response.status_code != 503:
-                return response
-            response.close()
+                pass
+            else:
+                if response.status_code != 503:
+                    return response
+                response.close()
+            resting.wait(0.02)
         return super().handle_request(request)
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from tests.fake_prefect import FakePrefect
 from tests.repository import Repo
-from tests.server import Server, clean_environment, real_prefect
+from tests.server import Server, clean_environment, patient_client, real_prefect
 
 Json = dict[str, Any]
 Unique = Callable[[str], str]
@@ -619,7 +619,7 @@ def test_without_the_right_password_only_the_health_is_told(fake: FakePrefect, t
     fake.auth = "admin:right"
     with (
         real_prefect(tmp_path / "server", {"PREFECT_SERVER_API_AUTH_STRING": "admin:right"}) as server,
-        httpx.Client(base_url=server.url, timeout=30) as real_api,
+        patient_client(server.url) as real_api,
     ):
         assert told_to(fake.client()) == told_to(real_api)
     assert told_to(fake.client())[-4:] == [

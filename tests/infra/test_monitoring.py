@@ -31,7 +31,7 @@ from scripts.infra_setup import find
 from tests.fake_prefect import FakePrefect
 from tests.infra.test_exporter import everything, served
 from tests.infra.tools import ROOT, attempt, run, tool
-from tests.server import PatientTransport, Server, clean_environment, free_port, real_prefect
+from tests.server import Server, clean_environment, free_port, patient_client, real_prefect
 
 HOME = ROOT / "infra/monitoring"
 RULES = HOME / "prometheus/rules/prefect.yml"
@@ -591,7 +591,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def api(server: Server) -> Iterator[httpx.Client]:
     """With a pool whose runs are told not to serve metrics, as README.md says."""
-    with httpx.Client(base_url=server.url, timeout=30, transport=PatientTransport()) as client:
+    with patient_client(server.url) as client:
         client.post("/work_pools/", json={"name": "pool", "type": "process", "base_job_template": template(client)})
         yield client
 
@@ -667,7 +667,11 @@ def test_the_exporter_reads_a_real_server(server: Server, api: httpx.Client) -> 
         for state in ("PENDING", "RUNNING", "FAILED"):
             api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": state}, "force": True}).raise_for_status()
         wanted = 'prefect_platform_deployment_last_run_failed{deployment="a/a",pool="pool"} 1.0'
-        wait_until(lambda: wanted in httpx.get(address, trust_env=False).text, server.home / "server.log")
-        text = httpx.get(address, trust_env=False).text
-    assert 'prefect_platform_work_pool_info{pool="pool",type="process"} 1.0' in text
-    assert set(re.findall(r"reader_up\{.*\} (\S+)", text)) == {"1.0"}
+        texts: list[str] = []
+
+        def has_read_all() -> bool:
+            texts.append(httpx.get(address, trust_env=False).text)
+            return wanted in texts[-1] and set(re.findall(r"reader_up\{.*\} (\S+)", texts[-1])) == {"1.0"}
+
+        wait_until(has_read_all, server.home / "server.log")
+    assert 'prefect_platform_work_pool_info{pool="pool",type="process"} 1.0' in texts[-1]

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
 from tests.infra.test_work_pools import FOLDER, REQUIRED, TYPES, template
 from tests.infra.tools import ROOT
 from tests.repository import Repo, default_files, environment
-from tests.server import PatientTransport, Server, real_prefect
+from tests.server import Server, patient_client, real_prefect
 
 pytestmark = pytest.mark.stack
 
@@ -51,7 +50,7 @@ def test_templates_are_kept_as_they_are_and_runs_get_what_they_require(tmp_path:
     repo = repository(tmp_path)
     deploy(repo, server, "apply")
     deploy(repo, server, "plan", "--detailed-exitcode")
-    with httpx.Client(base_url=server.url, timeout=60, transport=PatientTransport()) as client:
+    with patient_client(server.url, timeout=60) as client:
         for kind in TYPES:
             assert client.get(f"/work_pools/{kind}").json()["base_job_template"] == template(kind)
             deployment = client.get(f"/deployments/name/hello/{kind}").json()["id"]

@@ -33,7 +33,7 @@ from deployer.prepare import Prepared, Site
 from deployer.project import Tree
 from deployer.revision import Repository
 from tests.repository import Repo
-from tests.server import LEASHED, PatientTransport, clean_environment
+from tests.server import LEASHED, clean_environment, patient_client
 
 FLOWS = '''\
 """Flows of many shapes; nothing here runs."""
@@ -188,7 +188,7 @@ class Stage:
 
     @property
     def api(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, transport=PatientTransport(), timeout=30)
+        return patient_client(self.url)
 
     def end(self) -> None:
         """Leave nothing behind that the server's scheduler would go on making runs for."""
@@ -291,7 +291,8 @@ def worker(url: str, pool: str, folder: Path) -> Iterator[Path]:
 
 
 def _online(url: str, pool: str) -> bool:
-    answer = httpx.post(f"{url}/work_pools/{pool}/workers/filter", json={}, trust_env=False)
+    with patient_client(url) as api:
+        answer = api.post(f"/work_pools/{pool}/workers/filter", json={})
     return answer.status_code == 200 and any(w["status"] == "ONLINE" for w in answer.json())
 
 

@@ -24,7 +24,7 @@ import httpx
 import pytest
 
 from scripts import local, marked
-from tests.server import free_port
+from tests.server import free_port, patient_client
 
 pytestmark = pytest.mark.stack
 
@@ -455,7 +455,7 @@ def dev(shared: Lab) -> Lab:
 
 
 def api(lab: Lab, name: str = "dev") -> httpx.Client:
-    return httpx.Client(base_url=lab.recorded[name]["api_url"], timeout=30, trust_env=False)
+    return patient_client(lab.recorded[name]["api_url"])
 
 
 def test_up_is_done_when_the_api_answers_and_every_process_pool_has_its_worker(dev: Lab) -> None:
@@ -651,7 +651,7 @@ def start_run(client: httpx.Client, code: Path, report: Path) -> str:
         "parameters": {"report": str(report)},
     }
     made = client.post("/deployments/", json=deployment).raise_for_status().json()["id"]
-    run = {"state": {"type": "SCHEDULED"}}
+    run = {"state": {"type": "SCHEDULED"}, "idempotency_key": "once"}
     return str(client.post(f"/deployments/{made}/create_flow_run", json=run).raise_for_status().json()["id"])
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 from prefect.blocks.system import Secret
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -22,6 +21,7 @@ from scripts import local
 from scripts.act import REPOSITORY, Act, Answer, PullRequest, Push
 from tests.github import FakeGitHub
 from tests.repository import QUIET
+from tests.server import patient_client
 from tests.workflows import githost
 from tests.workflows.githost import GitHost
 
@@ -125,15 +125,18 @@ class Team:
 
     def records(self, env: str) -> int:
         """How many the ledger has: releases, begun or done, and specifications."""
-        return len(httpx.post(f"{self.apis[env]}/artifacts/filter", json={}).raise_for_status().json())
+        return len(self.listed(env, "artifacts"))
 
     def live(self, env: str) -> set[tuple[str, str]]:
         """Name and version of every deployment there is."""
         return {(one["name"], one["version"]) for one in self.deployments(env)}
 
     def deployments(self, env: str) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{self.apis[env]}/deployments/filter", json={}).raise_for_status()
-        found: list[dict[str, Any]] = answer.json()
+        return self.listed(env, "deployments")
+
+    def listed(self, env: str, kind: str) -> list[dict[str, Any]]:
+        with patient_client(self.apis[env]) as api:
+            found: list[dict[str, Any]] = api.post(f"/{kind}/filter", json={}).raise_for_status().json()
         return found
 
 

@@ -20,6 +20,7 @@ import yaml
 
 from scripts import act
 from scripts.act import Answer, PullRequest
+from tests.server import patient_client
 from tests.workflows.scenario import ENVIRONMENTS, ROOT, TOKEN, Team, team
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]  # the first test plays seven pipelines
@@ -245,7 +246,7 @@ def test_a_label_makes_a_preview_in_dev_and_closing_takes_it_away(branch: Team) 
 
 def test_what_was_changed_by_hand_is_an_issue_until_it_is_put_back(story: Story) -> None:
     team, github = story.team, story.team.github
-    api = httpx.Client(base_url=team.apis["dev"])
+    api = patient_client(team.apis["dev"])
     (shown,) = (one for one in api.post("/deployments/filter", json={}).json() if one["name"] == "show-1")
     for description, states in (("by hand", ["open"]), (shown["description"], ["closed"])):
         api.patch(f"/deployments/{shown['id']}", json={"description": description}).raise_for_status()
