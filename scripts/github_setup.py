@@ -189,7 +189,7 @@ def connect(environ: Mapping[str, str], repository: str, pause: Callable[[float]
     if not github_rest.TOKEN.fullmatch(token):
         raise GitHubError(
             f"GITHUB_TOKEN is {'no token' if token else 'not set'}. Give a fine-grained token for this repository with Administration "
-            "and Environments: read and write, Actions and Secrets: read; or: GITHUB_TOKEN=$(gh auth token)"
+            "and Environments: read and write, Actions, Contents and Secrets: read; or: GITHUB_TOKEN=$(gh auth token)"
         )
     base = (environ.get("GITHUB_API_URL") or "https://api.github.com").rstrip("/")
     if not github_rest.confidential(base):
@@ -205,6 +205,7 @@ PERMISSIONS = (
     ("/actions/secrets", "the permission Secrets: read"),
     ("/secrets", "the permission Environments: read"),
     ("/variables", "the permission Environments: read and write"),
+    ("/branches/", "the permission Contents: read"),
     ("", "the permissions Administration: read and write and Actions: read"),
 )
 

@@ -54,7 +54,7 @@ def read(github: GitHub, repository: Body, names: Iterable[str], options: Option
         {name: _variables(github, name) for name in there},
         {r["name"]: r for r in _rulesets(github)},
         github.get("actions/permissions/workflow"),
-        find(github, f"branches/{quoted(repository['default_branch'])}") is not None,
+        _pushed(github, repository),
     )
 
 
@@ -73,6 +73,24 @@ def find(github: GitHub, path: str) -> Json | None:
         if error.status in (403, 404, 409):
             return None
         raise
+
+
+def _pushed(github: GitHub, repository: Body) -> bool:
+    """A token that may not read the code of a private repository must not be taken for a repository without any: the
+    default branch would stay without rules for good."""
+    branch = repository["default_branch"]
+    try:
+        github.get(f"branches/{quoted(branch)}")
+    except GitHubError as error:
+        if error.status not in (404, 409):
+            raise
+        if repository.get("size"):
+            raise GitHubError(
+                f"The repository {repository['full_name']} is not empty, and this token does not see its default branch "
+                f"{branch}. A fine-grained token needs the permission Contents: read. Nothing was written."
+            ) from None
+        return False
+    return True
 
 
 def _plan(github: GitHub, repository: Body) -> str:

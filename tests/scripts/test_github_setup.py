@@ -113,7 +113,9 @@ class FakeGitHub:
 
     def _repository(self, method: str, body: Any) -> tuple[int, Any]:
         owner = {"login": "acme", "type": self.owner}
-        return 200, {"full_name": "acme/shop", "default_branch": "main", "private": self.private, "owner": owner}
+        size = 12 if self.pushed else 0
+        known = {"full_name": "acme/shop", "default_branch": "main", "private": self.private, "size": size}
+        return 200, {**known, "owner": owner}
 
     def _environment(self, method: str, body: Any, name: str) -> tuple[int, Any]:
         limited = self.private and self.plan not in ("enterprise",)
@@ -242,6 +244,13 @@ def test_the_first_push_is_not_refused_by_the_rules_for_pull_requests(capsys: py
     github.pushed = True
     assert run(github, *USUAL, "--apply") == 0
     assert [each["body"]["target"] for each in github.writes] == ["branch"]
+
+
+def test_a_default_branch_that_the_token_may_not_see_is_not_taken_for_none(capsys: pytest.CaptureFixture[str]) -> None:
+    github = FakeGitHub(private=True)
+    github.fail("GET", "/branches/main$", httpx.Response(404, json={"message": "Not Found"}))
+    assert "Contents: read" in stopped(capsys, github, *USUAL, "--apply")
+    assert github.writes == []
 
 
 def test_without_apply_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:
@@ -600,6 +609,7 @@ def test_the_token_goes_over_https_only(capsys: pytest.CaptureFixture[str]) -> N
     [
         ("GET", "/environments$", "Actions: read"),
         ("GET", "/actions/secrets$", "Secrets: read"),
+        ("GET", "/branches/main$", "Contents: read"),
         ("PUT", "/environments/prod$", "Administration: read and write"),
         ("POST", "/variables$", "Environments: read and write"),
         ("POST", "/rulesets$", "Administration: read and write"),
