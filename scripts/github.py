@@ -24,7 +24,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts import github_registry  # noqa: E402
-from scripts.github_rest import GitHub, GitHubError, Json, Missing, Refused, connect, of, quoted  # noqa: E402
+from scripts.github_rest import (  # noqa: E402
+    GitHub,
+    GitHubError,
+    Json,
+    Missing,
+    NoAnswer,
+    Refused,
+    connect,
+    of,
+    quoted,
+    send,
+)
 
 DEPLOY = ROOT / "scripts/deploy.py"
 MOST_BODY = 65_000  # characters; GitHub takes 65,536 of a comment or an issue
@@ -124,7 +135,13 @@ def parser() -> argparse.ArgumentParser:
             v.add_argument("--env", required=True, type=_name, metavar="ENV", help="the environment")
         return v
 
-    verb("credentials", credentials, "", "Are there credentials of a Prefect API? Output: found=true|false.", env=False)
+    verb(
+        "credentials",
+        credentials,
+        "",
+        "Are there credentials of a Prefect API, and does it answer? Output: found=true|false.",
+        env=False,
+    )
     v = verb(
         "comment", comment, "pull-requests: write", "Post a plan as the pull request's one comment of this environment."
     )
@@ -170,11 +187,39 @@ def _sha(text: str) -> str:
 
 
 def credentials(call: Call) -> None:
-    """A fork's or Dependabot's run is given none: then there is no plan, and that is fine."""
+    """A fork's or Dependabot's run is given none: then there is no plan, and that is fine. Nor does an API that is away
+    for a while keep everybody from merging: what a commit itself has wrong, the checks find."""
     missing = _missing(call.environ)
+    away = "" if missing else _away(call)
     if missing:
         call.say(f"No plan: {missing}")
-    call.answer(f"found={'false' if missing else 'true'}")
+    elif away:
+        call.say(
+            f"No plan: the API of PREFECT_API_URL does not answer ({away}). Run this job again when it does.", "warning"
+        )
+    call.answer(f"found={'false' if missing or away else 'true'}")
+
+
+TRIES = 3
+
+
+def _away(call: Call) -> str:
+    """Why there is no answer. What any answer but a proxy's says is for the plan to tell."""
+    url, why = call.environ["PREFECT_API_URL"].strip().rstrip("/"), ""
+    if not url.startswith(("http://", "https://")):
+        return ""
+    for number in range(TRIES):
+        if number:
+            call.pause(2.0)
+        try:
+            answer = send("GET", f"{url}/health", {}, timeout=10, most=1000)
+        except NoAnswer as error:
+            why = str(error)
+        else:
+            if answer.status not in (502, 503, 504):
+                return ""
+            why = f"HTTP {answer.status}"
+    return why
 
 
 def _missing(environ: Mapping[str, str]) -> str:

@@ -444,7 +444,7 @@ def test_a_plan_and_a_deploy_have_the_whole_history_and_what_they_need_to_know()
 
 
 VERBS = {
-    "ci.yml plan": 'plan --env dev --ref "$HEAD_SHA" --unmerged --format markdown > plan-dev.md',
+    "ci.yml plan": 'plan --env dev --ref "$GITHUB_SHA" --unmerged --format markdown > plan-dev.md',
     "deploy-environment.yml apply": 'apply --env "$ENVIRONMENT" --plan plan.json ${REPLAN:+--replan} --report outcome.json',
     "preview.yml deploy": 'apply --env dev --ref "$HEAD_SHA" --preview "pr-$NUMBER"',
 }

@@ -560,11 +560,11 @@ def test_without_a_list_of_previews_nothing_is_removed(job: Job, listed: str) ->
 @pytest.mark.parametrize(
     ("environ", "found"),
     [
-        ({"PREFECT_API_URL": "https://x", "PREFECT_API_KEY": "key"}, True),
-        ({"PREFECT_API_URL": "https://x", "PREFECT_API_AUTH_STRING": "a:b"}, True),
-        ({"PREFECT_API_URL": "https://x", "PREFECT_API_OPEN": "true"}, True),
-        ({"PREFECT_API_URL": "https://x", "PREFECT_API_OPEN": "false"}, False),
-        ({"PREFECT_API_URL": "https://x", "PREFECT_API_KEY": " "}, False),
+        ({"PREFECT_API_URL": "HERE", "PREFECT_API_KEY": "key"}, True),
+        ({"PREFECT_API_URL": "HERE", "PREFECT_API_AUTH_STRING": "a:b"}, True),
+        ({"PREFECT_API_URL": "HERE", "PREFECT_API_OPEN": "true"}, True),
+        ({"PREFECT_API_URL": "HERE", "PREFECT_API_OPEN": "false"}, False),
+        ({"PREFECT_API_URL": "HERE", "PREFECT_API_KEY": " "}, False),
         ({"PREFECT_API_URL": "", "PREFECT_API_KEY": "key"}, False),
         ({"PREFECT_API_OPEN": "true"}, False),
     ],
@@ -572,11 +572,34 @@ def test_without_a_list_of_previews_nothing_is_removed(job: Job, listed: str) ->
 def test_credentials_are_an_address_and_a_secret_or_an_open_api(job: Job, environ: dict[str, str], found: bool) -> None:
     output = job.folder / "output"
     output.write_text("before=1\n")
-    job.environ = {"GITHUB_TOKEN": "", "GITHUB_OUTPUT": str(output), **environ}
-    assert program.main(["credentials"], job.environ) == 0
+    with served(lambda request: httpx.Response(401)) as url:  # whose key is wrong is for the plan to tell
+        given = {name: value.replace("HERE", url) for name, value in environ.items()}
+        assert program.main(["credentials"], {"GITHUB_TOKEN": "", "GITHUB_OUTPUT": str(output), **given}) == 0
     said = job.out()
     assert output.read_text() == f"before=1\nfound={str(found).lower()}\n"
     assert ("::notice::No plan: " in said) is not found and "key" not in said.splitlines()
+
+
+@pytest.mark.parametrize(("answers", "found"), [([502, 503, 504], False), ([502, 200], True)])
+def test_an_api_that_is_away_keeps_nobody_from_merging(job: Job, answers: list[int], found: bool) -> None:
+    left, asked = list(answers), []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(left.pop(0))
+
+    with served(answer) as url:
+        job.environ = {"PREFECT_API_URL": f"{url}/api/", "PREFECT_API_KEY": "key"}
+        said = job.done("credentials")
+    assert asked == ["/api/health"] * len(answers) and len(job.pauses) == len(answers) - 1
+    assert f"found={str(found).lower()}" in said.splitlines()
+    assert ("::warning::No plan: the API of PREFECT_API_URL does not answer (HTTP 504)." in said) is not found
+
+
+def test_an_api_that_nobody_listens_at_is_away(job: Job) -> None:
+    job.environ = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_API_OPEN": "true"}
+    said = job.done("credentials")
+    assert "does not answer (ConnectionRefusedError)" in said and "found=false" in said.splitlines()
 
 
 # -- what holds for all of them
