@@ -92,8 +92,10 @@ class Console:
     def error(self, error: DeployError, annotated: bool = False) -> None:
         """`annotated`: its problems stand at their files already, and GitHub shows ten annotations at most."""
         self.note(f"error: {error}")
-        if self.in_github and not annotated:
-            self.command(github.error(str(error)))
+        if self.in_github:
+            if not annotated:
+                self.command(github.error(str(error)))
+            self._missed(github.write_summary(self.variables, render.error_markdown(error)))
 
     @contextmanager
     def progress(self, total: int, title: str) -> Iterator[Callable[[Outcome], None]]:

@@ -10,6 +10,9 @@ from deployer.errors import Problem
 
 MOST_ANNOTATIONS = 9
 MOST_SUMMARY = 1_000_000
+MOST_OF_STEP = 1_040_000
+"""Bytes of all that a step adds: after the longest plan there is room to say how it ended."""
+
 WHERE_VARIABLES_ARE = "In GitHub it is a variable of the environment: scripts/github_setup.py sets them all up."
 
 
@@ -59,15 +62,24 @@ def _property(text: str) -> str:
 
 
 def write_summary(variables: Mapping[str, str], markdown: str) -> str:
-    """GitHub refuses a summary above 1 MiB whole, so a longer one is cut. Answers why it could not be written, or nothing."""
+    """GitHub refuses a step's summary above 1 MiB whole, so it is cut. Answers why it could not be written, or nothing."""
     if path := variables.get("GITHUB_STEP_SUMMARY"):
-        cut = (
-            markdown
-            if len(markdown.encode()) <= MOST_SUMMARY
-            else markdown.encode()[:MOST_SUMMARY].decode(errors="ignore") + "\n\n(cut)"
+        return _append(
+            "GITHUB_STEP_SUMMARY", path, _cut(markdown, min(MOST_SUMMARY, MOST_OF_STEP - _size(path))) + "\n\n"
         )
-        return _append("GITHUB_STEP_SUMMARY", path, cut + "\n\n")
     return ""
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def _cut(markdown: str, most: int) -> str:
+    text = markdown.encode()
+    return markdown if len(text) <= most else text[: max(0, most)].decode(errors="ignore") + "\n\n(cut)"
 
 
 def write_outputs(variables: Mapping[str, str], outputs: Mapping[str, str]) -> str:

@@ -39,7 +39,8 @@ def plan(call: Call) -> Exit:
         if words.out:
             _refuse(found)
             _save(call, found, options)
-        call.console.outputs(digest=found.digest, changes=str(len(found.writes)), commit=found.commit)
+        result = "overtaken" if prepared.overtaken else "planned"
+        call.console.outputs(digest=found.digest, changes=str(len(found.writes)), commit=found.commit, result=result)
         return Exit.DIFFERENCES if words.detailed_exitcode and found.writes else Exit.DONE
 
 
@@ -134,7 +135,7 @@ def rollback(call: Call) -> Exit:
         show_plan(call, found)
         _refuse(found)
         _save(call, found, options, saved.Rollback(prepared.restores or 0, reason))
-        call.console.outputs(digest=found.digest, changes=str(len(found.writes)), commit=found.commit)
+        call.console.outputs(digest=found.digest, changes=str(len(found.writes)), commit=found.commit, result="planned")
         return Exit.DONE
 
 

@@ -412,6 +412,14 @@ def _tally(found: Sequence[Finding]) -> str:
 # -- the rest
 
 
+def error_markdown(error: DeployError) -> str:
+    """How a verb ended that did not do what it was for."""
+    problems = error.problems if isinstance(error, InvalidInput) else ()
+    rows = [[f"{p.file}:{p.line}" if p.line else p.file, p.path, p.message] for p in problems]
+    listed = ["", markdown_table(["where", "key", "problem"], rows)] if rows else []
+    return "\n".join([f"**{_cell(str(error))}**", *listed])
+
+
 def problems_data(problems: Iterable[Problem]) -> list[dict[str, Any]]:
     return [asdict(problem) for problem in problems]
 

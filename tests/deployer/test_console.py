@@ -191,6 +191,17 @@ def test_in_github_a_plan_and_a_target_have_outputs(in_github: Command, tmp_path
     in_github.done("target", "--ref", "refs/tags/v1.0.0")
     found = outputs(tmp_path)
     assert (found["changes"], found["environment"], found["environments"]) == ("2", "prod", '["prod"]')
+    assert found["result"] == "planned"
+
+
+def test_in_github_a_plan_of_an_overtaken_commit_says_so_to_the_jobs_after_it(
+    in_github: Command, tmp_path: Path
+) -> None:
+    first = in_github.repo.head
+    in_github.change(parameters={"name": "moon"})
+    in_github.done("apply", "--env", "dev")
+    in_github.done("plan", "--env", "dev", "--ref", first, "--only-forward")
+    assert outputs(tmp_path)["result"] == "overtaken"
 
 
 def test_in_github_each_fault_is_annotated_once_at_its_line(in_github: Command) -> None:
@@ -199,6 +210,20 @@ def test_in_github_each_fault_is_annotated_once_at_its_line(in_github: Command) 
     assert said.code == Exit.INVALID
     assert said.err.count("::error") == said.err.count("::error file=flows/alpha/deployments.yaml,line=") == 1
     assert "1 problem found; nothing was touched." in said.err
+
+
+def test_in_github_the_summary_says_what_ended_a_verb_that_had_no_result(in_github: Command, tmp_path: Path) -> None:
+    in_github.repo.commit("Faulty", {"flows/alpha/deployments.yaml": deployments(pool="no|pe")})
+    in_github("apply", "--env", "dev")
+    summary = (tmp_path / "summary").read_text()
+    assert "**1 problem found; nothing was touched.**" in summary
+    assert "| flows/alpha/deployments.yaml:" in summary and "no\\|pe" in summary
+
+
+def test_in_github_the_summary_says_how_an_apply_failed(in_github: Command, tmp_path: Path) -> None:
+    in_github.fake.fail("POST", "/deployments/$", before=422)
+    assert in_github("apply", "--env", "dev").code == Exit.FAILED
+    assert "What was written stays; mend the cause and apply again.**" in (tmp_path / "summary").read_text()
 
 
 def test_elsewhere_github_hears_nothing(command: Command, tmp_path: Path) -> None:

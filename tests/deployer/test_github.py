@@ -65,6 +65,14 @@ def test_a_summary_stays_below_what_github_takes(tmp_path: Path) -> None:
     assert len(text.encode()) < 2**20 and text.endswith("(cut)\n\n")
 
 
+def test_after_the_longest_plan_there_is_room_to_say_how_it_ended(tmp_path: Path) -> None:
+    summary = tmp_path / "summary"
+    for text in ("ä" * 2_000_000, "It failed.", "x" * 2_000_000):
+        github.write_summary({"GITHUB_STEP_SUMMARY": str(summary)}, text)
+    text = summary.read_text()
+    assert len(text.encode()) < 2**20 and "It failed." in text
+
+
 def test_outside_of_github_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     github.write_summary({}, "### Plan")
