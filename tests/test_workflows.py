@@ -381,12 +381,14 @@ SHAPES: dict[str, Shape] = {
         needs=("checks", "plan", "comment"),
         condition="always()",
     ),
-    "deploy-environment.yml plan": Shape(environment="${{ inputs.environment }}-plan", deployment="false"),
+    "deploy-environment.yml plan": Shape(
+        environment="${{ inputs.environment }}-plan", deployment="false", condition="${{ !cancelled() }}"
+    ),
     "deploy-environment.yml apply": Shape(
         environment="${{ inputs.environment }}",
         deployment="${{ inputs.operation != 'rollback' }}",
         needs=("plan",),
-        condition="${{ !cancelled() && needs.plan.result == 'success' }}",
+        condition="${{ !cancelled() && needs.plan.result == 'success' && needs.plan.outputs.result != 'overtaken' }}",
     ),
     "deploy.yml target": Shape(condition="github.event.deleted != true"),
     "deploy.yml checks": Shape(needs=("target",), condition="needs.target.outputs.environments != '[]'"),

@@ -147,7 +147,11 @@ def test_a_late_pipeline_of_an_older_commit_changes_nothing_and_says_why(story: 
     step = story.steps["late"]
     assert step.answer.code == 0 and step.live == story.steps["rollback"].live
     assert len(step.releases["prod"]) == 4
-    assert "set-output:: result=overtaken" in step.answer.said("apply")  # so that there is no GitHub release of it
+    assert "set-output:: result=overtaken" in step.answer.said("plan")
+    assert (
+        step.answer.jobs.get("deploy/apply", "skipped") == "skipped"
+    )  # nobody is asked to approve it, no record calls it live
+    assert step.answer.jobs.get("release", "skipped") == "skipped"
 
 
 def test_dev_and_qa_are_untouched_by_what_production_goes_through(story: Story) -> None:
