@@ -59,6 +59,8 @@ MOST_WHOLE = 2**31 - 1
 
 
 def _tag(tag: str) -> str:
+    if not tag.strip():
+        raise ValueError("a tag of nothing but blanks; leave it out")
     if marks(tag):
         raise ValueError(f"'{tag}' is a tag that the deploy itself sets and reads; choose another")
     return tag

@@ -164,6 +164,11 @@ def test_the_tags_that_a_deploy_sets_itself_are_not_for_files(tag: str) -> None:
     assert marks(tag)
 
 
+def test_a_tag_of_blanks_is_none() -> None:
+    path, message = fault(Declaration, "{name: x, entrypoint: a.py:f, pool: a, tags: [' ']}")
+    assert (path, message) == ("tags[0]", "a tag of nothing but blanks; leave it out.")
+
+
 def test_every_tag_that_a_deploy_sets_is_reserved() -> None:
     preview = desired.Scope("shop", "dev", preview="pr-1")
     for tag in (*SCOPE.tags, *preview.tags, RETIRED, RETIRED_WHILE_PAUSED):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deployer import prepare, project
+from deployer import prepare, project, revision
 from deployer.apply import Result, apply
 from deployer.errors import DeployError, Exit, InvalidInput, Refused
 from deployer.model import Plan
@@ -460,6 +461,13 @@ def test_a_remote_that_cannot_be_asked_or_is_ahead_of_this_clone_is_only_said(de
     for url in ((tmp_path / "none").as_uri(), ahead.url):
         desk.environment(repository=url)
         assert f"whether {url} has {desk.repo.head[:12]} cannot be told" in str(published(desk))
+
+
+def test_a_remote_that_never_answers_does_not_hold_up_a_deploy(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revision, "PATIENCE", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        desk.environment(repository=f"git://127.0.0.1:{silent.getsockname()[1]}/shop.git")
+        assert "cannot be told" in str(published(desk))
 
 
 @pytest.mark.parametrize("strategy", [{"strategy": "local", "directory": "/srv/code"}])
