@@ -560,6 +560,18 @@ def test_the_estimate_adds_up_and_is_of_what_is_planned(environment: str, plan: 
 # -- roll.py: ECS' answers are scripted; that they and the questions have ECS' form is botocore's to check
 
 CLUSTER = "prefect-prod"
+# What ECS tells of a service's deployments, one moment after the other: which, its status, its state.
+# When the new one fails, the circuit breaker starts a third, with the old revision; the failed one goes.
+MOMENTS = {
+    "starts": [("new", "PRIMARY", "IN_PROGRESS"), ("old", "ACTIVE", "COMPLETED")],
+    "done": [("new", "PRIMARY", "COMPLETED")],
+    "rolling back": [("back", "PRIMARY", "IN_PROGRESS"), ("new", "ACTIVE", "FAILED")],
+    "rolled back": [("back", "PRIMARY", "COMPLETED")],
+    "given up": [("new", "PRIMARY", "FAILED")],
+    "overtaken": [("another", "PRIMARY", "IN_PROGRESS"), ("new", "ACTIVE", "IN_PROGRESS")],
+}
+REVISIONS = {"new": 7, "old": 6, "back": 6, "another": 8}
+REASONS = {"new": "Tasks failed to start.", "back": "Rolling back.", "another": "Somebody rolls.", "old": "Well."}
 NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-1"], "assignPublicIp": "DISABLED"}}
 
 
@@ -586,18 +598,30 @@ class ScriptedEcs:
             task = {"taskArn": "task-1", "lastStatus": status, "stoppedReason": "No image.", "containers": [container]}
             self.answers("describe_tasks", {"tasks": [task], "failures": []}, tasks=["task-1"])
 
-    def rolls(self, name: str, *states: str) -> None:
+    def rolls(self, name: str, *moments: str) -> None:
         arn = f"arn:aws:ecs:us-east-1:1:task-definition/{CLUSTER}-{name}:7"
         self.stub.add_response(
             "describe_task_definition",
             {"taskDefinition": {"taskDefinitionArn": arn}},
             {"taskDefinition": f"{CLUSTER}-{name}"},
         )
-        self.answers("update_service", {"service": {}}, service=name, taskDefinition=arn, forceNewDeployment=True)
-        for state in states:
-            old = {"status": "ACTIVE", "rolloutState": "COMPLETED"}
-            new = {"status": "PRIMARY", "rolloutState": state, "rolloutStateReason": "Tasks failed to start."}
-            self.answers("describe_services", {"services": [{"deployments": [old, new]}]}, services=[name])
+        started = {"service": self.service(name, "starts")}
+        self.answers("update_service", started, service=name, taskDefinition=arn, forceNewDeployment=True)
+        for moment in moments:
+            self.answers("describe_services", {"services": [self.service(name, moment)]}, services=[name])
+
+    def service(self, name: str, moment: str) -> dict[str, Any]:
+        def deployment(which: str, status: str, state: str) -> dict[str, str]:
+            family = f"arn:aws:ecs:us-east-1:1:task-definition/{CLUSTER}-{name}"
+            told = {"rolloutState": state, "rolloutStateReason": REASONS[which]}
+            return {
+                "id": f"ecs-svc/{name}-{which}",
+                "status": status,
+                "taskDefinition": f"{family}:{REVISIONS[which]}",
+                **told,
+            }
+
+        return {"serviceName": name, "deployments": [deployment(*one) for one in MOMENTS[moment]]}
 
     def roll(self) -> None:
         with self.stub:
@@ -609,7 +633,7 @@ def test_a_roll_migrates_and_then_brings_server_before_workers() -> None:
     ecs = ScriptedEcs(["worker-ingestion", "services", "api"])
     ecs.migrates(code=0)
     for name in ("api", "services", "worker-ingestion"):
-        ecs.rolls(name, "IN_PROGRESS", "COMPLETED")
+        ecs.rolls(name, "starts", "done")
     ecs.roll()
     assert [line.split(":")[0] for line in ecs.lines] == ["migrate"] * 2 + ["api"] * 2 + ["services"] * 2 + [
         "worker-ingestion"
@@ -626,13 +650,22 @@ def test_nothing_is_rolled_when_the_migration_fails(code: int | None, said: str)
     assert ecs.lines == ["migrate: starts"]
 
 
-def test_a_service_that_does_not_come_up_ends_the_roll_and_is_named() -> None:
+@pytest.mark.parametrize(
+    ("moments", "said"),
+    [
+        (["rolling back"], r"Tasks failed to start\. .* of revision 6 \(IN_PROGRESS\)"),
+        (["rolled back"], r"Rolling back\. .* of revision 6 \(COMPLETED\)"),
+        (["given up"], r"Tasks failed to start\. There is no good revision"),
+        (["overtaken"], r"of revision 8 \(IN_PROGRESS\)"),
+    ],
+)
+def test_a_service_whose_new_revision_does_not_come_up_ends_the_roll_and_is_named(
+    moments: list[str], said: str
+) -> None:
     ecs = ScriptedEcs(["api", "services"])
     ecs.migrates(code=0)
-    ecs.rolls("api", "IN_PROGRESS", "FAILED")
-    with pytest.raises(
-        roll.Failed, match=r"api does not come up: Tasks failed to start. ECS puts its last good revision back"
-    ):
+    ecs.rolls("api", "starts", *moments)
+    with pytest.raises(roll.Failed, match=rf"api does not come up: .*{said}.*/prefect-prod/api"):
         ecs.roll()
     assert ecs.lines[-1] == "api: revision 7 starts"
 
