@@ -126,7 +126,7 @@ def what_happened(service: dict[str, Any], ours: dict[str, Any] | None) -> str:
     now = primary(service)
     reason = (ours or now).get("rolloutStateReason", "ECS gives no reason.")
     if now is ours:
-        return f"{reason} There is no good revision that ECS could put back"
+        return f"{reason} ECS puts its last good revision back, if it has one"
     # ECS' own rollback, or somebody else's deployment: what its reason says.
     revision = now["taskDefinition"].rpartition(":")[2]
     return f"{reason} Another deployment has taken its place, of revision {revision} ({now['rolloutState']})"
