@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import pytest
 import yaml
 from botocore.stub import Stubber  # type: ignore[import-untyped]
 
+from deployer.template import faults, unfit
 from infra.terraform import roll
+from tests.infra.test_work_pools import REQUIRED, task, template
 from tests.infra.tools import ROOT, attempt, run, tool
 
 pytestmark = [pytest.mark.infra, pytest.mark.timeout(900)]  # half a minute of one core, but who knows what else runs
@@ -80,6 +83,7 @@ class Answer:
     status: dict[str, str]
     complaints: dict[str, list[str]]
     plans: dict[str, Plan]
+    outputs: dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +119,7 @@ def initialised(where: Path, *words: str) -> Path:
 
 
 def listen(where: Path, *words: str) -> Answer:
-    answer = Answer({}, {}, {})
+    answer = Answer({}, {}, {}, {})
     told = terraform(where, "test", "-test-directory=.", "-json", *words)
     for line in told.stdout.splitlines():
         entry = json.loads(line)
@@ -124,6 +128,8 @@ def listen(where: Path, *words: str) -> Answer:
             answer.status[name] = entry["test_run"]["status"]
         elif entry["type"] == "test_plan":
             answer.plans[name] = read(entry["test_plan"])
+            changes = entry["test_plan"]["output_changes"]
+            answer.outputs[name] = {output: change["after"] for output, change in changes.items()}
         elif entry["type"] == "diagnostic" and entry["diagnostic"]["severity"] == "error":
             problem = entry["diagnostic"]
             answer.complaints.setdefault(name, []).append(f"{problem['summary']}: {problem['detail']}")
@@ -471,6 +477,37 @@ def test_a_service_is_missed_as_soon_as_one_of_its_tasks_is(prod: Plan) -> None:
     assert {(one["comparison_operator"], one["treat_missing_data"]) for one in alarms} == {
         ("LessThanThreshold", "breaching")
     }
+
+
+# -- Runs that have a task of their own
+
+
+def test_the_output_runs_goes_into_the_environment_file_as_it_is(answer: Answer) -> None:
+    given = answer.outputs["a_pool_of_type_ecs"]["runs"]
+    assert set(REQUIRED["ecs"]) - set(given) == {"image"}
+    assert unfit("p", template("ecs"), {"image": "flows", **given}) == []
+    settings = import_module("prefect.settings")
+    with settings.temporary_settings({settings.PREFECT_API_AUTH_STRING: "admin:not-for-all-eyes"}):
+        definition, request = task(given)
+    network = {"subnets": ["subnet-private"] * 2, "securityGroups": ["sg-client"], "assignPublicIp": "DISABLED"}
+    assert request["networkConfiguration"] == {"awsvpcConfiguration": network}
+    assert "not-for-all-eyes" not in json.dumps([definition, request])
+
+
+def test_the_output_runs_can_be_the_defaults_of_a_pool_beside_those_of_other_types(answer: Answer) -> None:
+    """Whose templates do not know the names: deployments.defaults would be refused there."""
+    changed, given = template("ecs"), answer.outputs["a_pool_of_type_ecs"]["runs"]
+    for name, value in given.items():
+        changed["variables"]["properties"][name]["default"] = value
+    assert faults(changed) == [] and unfit("p", changed, {"image": "flows"}) == []
+
+
+def test_a_runs_log_goes_where_its_role_may_write(answer: Answer, ecs_pool: Plan) -> None:
+    """The managed policy of execution roles has no logs:CreateLogGroup: the group is made here."""
+    definition, _ = task(answer.outputs["a_pool_of_type_ecs"]["runs"])
+    options = definition["containerDefinitions"][0]["logConfiguration"]["options"]
+    assert options["awslogs-create-group"] == "false"
+    assert options["awslogs-group"] in {group.values["name"] for group in ecs_pool.all("aws_cloudwatch_log_group")}
 
 
 # -- EKS

@@ -77,6 +77,25 @@ run "a_pool_of_type_ecs" {
     source = "../modules/platform"
   }
 
+  # AWS' names, for the output runs.
+  override_resource {
+    target          = module.network.aws_vpc.this
+    override_during = plan
+    values          = { id = "vpc-of-the-test" }
+  }
+
+  override_resource {
+    target          = module.network.aws_subnet.private
+    override_during = plan
+    values          = { id = "subnet-private" }
+  }
+
+  override_resource {
+    target          = module.cluster.aws_security_group.ecs["client"]
+    override_during = plan
+    values          = { id = "sg-client" }
+  }
+
   variables {
     environment        = "test"
     production         = false
