@@ -5,6 +5,7 @@ Terraform gets its provider from the folder TERRAFORM_PLUGIN_DIR, or from the ne
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]
@@ -508,6 +510,70 @@ def test_a_runs_log_goes_where_its_role_may_write(answer: Answer, ecs_pool: Plan
     options = definition["containerDefinitions"][0]["logConfiguration"]["options"]
     assert options["awslogs-create-group"] == "false"
     assert options["awslogs-group"] in {group.values["name"] for group in ecs_pool.all("aws_cloudwatch_log_group")}
+
+
+def test_workers_of_ecs_pools_alone_hear_from_the_queue_that_ecs_tells_of_this_cluster(ecs_pool: Plan) -> None:
+    name = "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME"
+    queue = ecs_pool.one("aws_sqs_queue", "events[0]")
+    assert settings(ecs_pool, "worker-ingestion")[name] == queue.values["name"]
+    assert name not in settings(ecs_pool, "worker-analytics")
+    rule = ecs_pool.one("aws_cloudwatch_event_rule")
+    assert rule.json("event_pattern") == {
+        "source": ["aws.ecs"],
+        "detail-type": ["ECS Task State Change"],
+        "detail": {"clusterArn": [ecs_pool.one("aws_ecs_cluster").values["arn"]]},
+    }
+    assert ecs_pool.one("aws_cloudwatch_event_target").values["arn"] == queue.values["arn"]
+    (writes,) = ecs_pool.one("aws_sqs_queue_policy").json("policy")["Statement"]
+    assert writes["Condition"] == {"ArnEquals": {"aws:SourceArn": rule.values["arn"]}}
+
+
+def test_without_an_ecs_pool_there_is_no_queue(prod: Plan, qa: Plan) -> None:
+    assert prod.all("aws_sqs_queue") == qa.all("aws_sqs_queue") == []
+
+
+class Sqs:
+    """Stands in for the client that the worker makes: notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def __getattr__(self, verb: str) -> Any:
+        async def call(**_: Any) -> dict[str, Any]:
+            self.asked.add(f"sqs:{verb.title().replace('_', '')}")
+            return {"QueueUrl": "here", "Messages": [{"ReceiptHandle": "1", "Body": "{}"}]}
+
+        return call
+
+    async def __aenter__(self) -> Sqs:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_worker_may_do_with_the_queue_all_that_it_does_and_no_more(
+    ecs_pool: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And looks for it under the setting's name: both are the installed worker's to say."""
+    name, client = "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME", Sqs()
+    monkeypatch.setenv(name, settings(ecs_pool, "worker-ingestion")[name])
+    observer = import_module("prefect_aws.observers.ecs")
+    session = SimpleNamespace(create_client=lambda *_, **__: client)
+    monkeypatch.setattr(observer.aiobotocore.session, "get_session", lambda: session)
+
+    async def one_message() -> str:
+        subscriber = observer.EcsObserver().sqs_subscriber
+        message = await anext(subscriber.stream_messages())
+        await message.extend_visibility()
+        await message.ack()
+        return str(subscriber.queue_name)
+
+    assert asyncio.run(one_message()) == ecs_pool.one("aws_sqs_queue", "events[0]").values["name"]
+    policy = ecs_pool.one("aws_iam_role_policy", 'service["worker-ingestion"].aws_iam_role_policy.task["runs"]')
+    (allowed,) = (found for found in policy.json("policy")["Statement"] if "sqs:" in str(found["Action"]))
+    assert set(allowed["Action"]) == client.asked
+    assert allowed["Resource"] == ecs_pool.one("aws_sqs_queue", "events[0]").values["arn"]
 
 
 # -- EKS
