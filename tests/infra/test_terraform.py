@@ -392,6 +392,12 @@ def test_no_container_can_write_to_its_image_or_keeps_a_capability(prod: Plan) -
         assert writable == ["/tmp"] and environment["HOME"] == "/tmp"
 
 
+def test_nobody_opens_a_shell_in_a_container(prod: Plan) -> None:
+    """It needs a root file system that can be written to, and there is none."""
+    assert not any(service.values["enable_execute_command"] for service in prod.all("aws_ecs_service"))
+    assert not [policy for policy in prod.all("aws_iam_role_policy") if "ssmmessages" in policy.values["policy"]]
+
+
 def test_passwords_reach_containers_as_secrets_and_workers_get_only_the_apis(prod: Plan) -> None:
     for definition in prod.all("aws_ecs_task_definition"):
         (found,) = definition.json("container_definitions")

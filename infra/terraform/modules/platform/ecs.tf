@@ -194,7 +194,6 @@ module "service" {
   spot              = lookup(each.value, "spot", false)
   stop_timeout      = lookup(each.value, "stop_timeout", 30)
   tmp_mb            = lookup(each.value, "tmp_mb", 256)
-  allow_exec        = var.allow_exec
   environment       = each.value.environment
   secrets           = each.value.secrets
   secret_arns       = each.value.secret_arns

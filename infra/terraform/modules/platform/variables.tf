@@ -195,12 +195,6 @@ variable "cpu_architecture" {
   default = "X86_64"
 }
 
-variable "allow_exec" {
-  description = "ECS: whether people with the right to may open a shell in a container. What they type is logged."
-  type        = bool
-  default     = false
-}
-
 variable "kubernetes_version" {
   type    = string
   default = "1.33"
