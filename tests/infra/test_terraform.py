@@ -24,6 +24,7 @@ import yaml
 from botocore.stub import Stubber  # type: ignore[import-untyped]
 
 from deployer.template import faults, unfit
+from infra.helm.releases import pools_of, releases
 from infra.terraform import roll
 from tests.infra.test_work_pools import REQUIRED, task, template
 from tests.infra.tools import ROOT, attempt, run, tool
@@ -601,8 +602,11 @@ def test_kubernetes_encrypts_its_secrets_logs_everything_and_answers_to_named_ne
 
 
 def test_pods_reach_the_buckets_without_a_key(qa: Plan) -> None:
+    """Jobs, backups, and workers of process pools: their flows run in the worker's own pod."""
     accounts = {entry.values["service_account"] for entry in qa.all("aws_eks_pod_identity_association")}
-    assert accounts == {"prefect-jobs", "prefect-platform-backup"}
+    workers = {release.name for release in releases("qa", pools_of("qa"), "sha-0") if "worker" in release.name}
+    assert len(workers) == len(declared("qa")["work_pools"])
+    assert accounts == {"prefect-jobs", "prefect-platform-backup"} | workers
     (trust,) = (role for role in qa.all("aws_iam_role") if role.values["name"] == "prefect-qa-run")
     assert trust.json("assume_role_policy")["Statement"][0]["Principal"] == {"Service": "pods.eks.amazonaws.com"}
 

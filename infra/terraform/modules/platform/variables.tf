@@ -206,7 +206,7 @@ variable "cluster_endpoint_cidrs" {
 }
 
 variable "kubernetes_service_accounts" {
-  description = "EKS: service accounts in the namespace prefect-<environment> whose pods may use the buckets. Those of infra/helm/chart."
+  description = "EKS: service accounts in the namespace prefect-<environment> whose pods may use the buckets, besides the workers of process pools. Those of infra/helm/chart."
   type        = set(string)
   default     = ["prefect-jobs", "prefect-platform-backup"]
 }
