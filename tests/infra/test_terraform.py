@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -257,6 +258,17 @@ def test_the_state_is_remote_and_a_second_apply_at_the_same_time_is_refused(
     store.delete_object(Bucket=bucket, Key=f"{key}.tflock")
     assert terraform(where, "state", "push", "-no-color", str(state)).returncode == 0
     assert store.head_object(Bucket=bucket, Key=key)["ServerSideEncryption"] == "AES256"
+
+
+@pytest.mark.parametrize("environment", ["qa", "prod"])
+def test_the_example_keeps_the_state_in_the_account_of_the_environment(environment: str) -> None:
+    """In the bucket that account/ makes there: each account has its own."""
+    folder = SOURCE / "environments" / environment
+    account = re.findall(r'^account_id += "(\d+)"$', (folder / "terraform.tfvars.example").read_text(), re.M)
+    bucket = re.findall(
+        r'^bucket += "prefect-platform-state-(\d+)"$', (folder / "backend.hcl.example").read_text(), re.M
+    )
+    assert bucket == account and len(account) == 1
 
 
 # -- Data
