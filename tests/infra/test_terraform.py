@@ -379,6 +379,20 @@ def test_two_replicas_of_the_api_run_without_the_services_and_one_task_of_servic
     assert container(prod, "services")["command"] == ["prefect", "server", "services", "start"]
 
 
+def test_services_wait_for_the_capacity_providers_that_they_ask_for(copy: Path) -> None:
+    """As Terraform orders them, read from its graph, which wants a backend that needs nobody."""
+    alone = copy / "environments/alone"
+    shutil.copytree(copy / "environments/prod", alone, ignore=shutil.ignore_patterns(".terraform*"))
+    (alone / "backend_override.tf").write_text('terraform {\n  backend "local" {}\n}\n')
+    text = terraform(initialised(alone), "graph").stdout
+    edges = re.findall(r'"module\.platform\.(.+?)" -> "module\.platform\.(.+?)"', text)
+    before, found = set[str](), {"module.service.aws_ecs_service.this"}
+    while found:
+        before |= found
+        found = {target for source, target in edges if source in found} - before
+    assert "module.cluster.aws_ecs_cluster_capacity_providers.this" in before
+
+
 def test_only_the_one_off_task_migrates(prod: Plan) -> None:
     assert prod.all("aws_ecs_service", '"migrate"') == []
     command = container(prod, "migrate")["command"][-1]
