@@ -653,6 +653,13 @@ def test_github_gets_roles_by_repository_and_environment_and_never_a_key(prod: P
         assert plan.all("aws_iam_access_key") == [] and plan.all("aws_iam_user") == []
 
 
+def test_github_is_known_in_kubernetes_by_a_group_that_the_readme_binds(qa: Plan) -> None:
+    """To admin: the chart has a Role, and who makes one must hold by RBAC what is in it."""
+    (group,) = qa.one("aws_eks_access_entry").values["kubernetes_groups"]
+    assert f"--clusterrole admin --group {group} " in (SOURCE / "README.md").read_text()
+    assert qa.all("aws_eks_access_policy_association") == []
+
+
 def test_no_role_may_do_everything(answer: Answer) -> None:
     for plan in answer.plans.values():
         for policy in plan.all("aws_iam_role_policy"):
