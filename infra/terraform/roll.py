@@ -64,8 +64,8 @@ def roll(ecs: Any, cluster: str, say: Callable[[str], None], wait: Callable[[flo
         revision = newest.rpartition(":")[2]
         say(f"{name}: revision {revision} starts")
         # Also when the revision is the same: new passwords are read at the start only.
-        ecs.update_service(cluster=cluster, service=name, taskDefinition=newest, forceNewDeployment=True)
-        watch(ecs, cluster, name, wait)
+        updated = ecs.update_service(cluster=cluster, service=name, taskDefinition=newest, forceNewDeployment=True)
+        watch(ecs, cluster, name, primary(updated["service"])["id"], wait)
         say(f"{name}: revision {revision} runs")
 
 
@@ -102,21 +102,40 @@ def migrate(ecs: Any, cluster: str, network: dict[str, Any], wait: Callable[[flo
         raise Failed(f"migrate failed: {why}. Nothing was rolled; see the log group /{cluster}/migrate.")
 
 
-def watch(ecs: Any, cluster: str, name: str, wait: Callable[[float], None]) -> None:
-    """Until ECS says that the deployment completed. A failed one is rolled back by ECS' circuit breaker."""
+def watch(ecs: Any, cluster: str, name: str, deployment: str, wait: Callable[[float], None]) -> None:
+    """Until ECS says that this deployment completed.
+
+    This one, by its id: when it fails, ECS' circuit breaker starts another, which brings the old revision back and completes.
+    """
     for _ in range(0, LONGEST, SECONDS):
         (service,) = ecs.describe_services(cluster=cluster, services=[name])["services"]
-        newest = next(found for found in service["deployments"] if found["status"] == "PRIMARY")
-        if newest["rolloutState"] == "COMPLETED":
-            return
-        if newest["rolloutState"] == "FAILED":
+        ours = next((found for found in service["deployments"] if found["id"] == deployment), None)
+        if ours is None or ours["status"] != "PRIMARY" or ours["rolloutState"] == "FAILED":
             raise Failed(
-                f"{name} does not come up: {newest.get('rolloutStateReason', 'no reason given')} ECS puts its last good revision back; see the log group /{cluster}/{name}."
+                f"{name} does not come up: {what_happened(service, ours)}; see the log group /{cluster}/{name}."
             )
+        if ours["rolloutState"] == "COMPLETED":
+            return
         wait(SECONDS)
     raise Failed(
         f"{name} is not done after {LONGEST // 60} minutes. ECS goes on; see its events and the log group /{cluster}/{name}."
     )
+
+
+def what_happened(service: dict[str, Any], ours: dict[str, Any] | None) -> str:
+    now = primary(service)
+    reason = (ours or now).get("rolloutStateReason", "ECS gives no reason.")
+    if now is ours:
+        return f"{reason} ECS puts its last good revision back, if it has one"
+    # ECS' own rollback, or somebody else's deployment: what its reason says.
+    revision = now["taskDefinition"].rpartition(":")[2]
+    return f"{reason} Another deployment has taken its place, of revision {revision} ({now['rolloutState']})"
+
+
+def primary(service: dict[str, Any]) -> dict[str, Any]:
+    """The deployment that ECS works towards."""
+    found: dict[str, Any] = next(one for one in service["deployments"] if one["status"] == "PRIMARY")
+    return found
 
 
 if __name__ == "__main__":

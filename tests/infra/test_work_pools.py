@@ -115,7 +115,17 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "process": {},
     "docker": {"image": IMAGE},
     "kubernetes": {"image": IMAGE, "namespace": "prefect-dev"},
-    "ecs": {"image": IMAGE, "execution_role_arn": "arn:aws:iam::1:role/start"},
+    "ecs": {
+        "image": IMAGE,
+        "execution_role_arn": "arn:aws:iam::1:role/start",
+        "cluster": "prefect",
+        "vpc_id": "vpc-1",
+        "network_configuration": {
+            "subnets": ["subnet-1"],
+            "securityGroups": ["sg-1"],
+            "assignPublicIp": "DISABLED",
+        },
+    },
 }
 """What no default can know. `validate` tells which deployment lacks it; without it the run would fail, or start elsewhere."""
 
@@ -336,7 +346,7 @@ def test_aws_takes_the_task_of_every_deployment() -> None:
     validate = import_module("botocore.validate").ParamValidator().validate
     shapes = {name: service.operation_model(name).input_shape for name in ("RegisterTaskDefinition", "RunTask")}
     for _, name, given in EVERY:
-        definition, request = task({"cluster": "prefect", **given}, name)
+        definition, request = task(given, name)
         for operation, parameters in (("RegisterTaskDefinition", definition), ("RunTask", request)):
             report = validate(parameters, shapes[operation])
             assert not report.has_errors(), report.generate_report()
@@ -348,21 +358,55 @@ def test_aws_takes_the_task_of_every_deployment() -> None:
 def task(given: Mapping[str, Any], name: str = "hello") -> tuple[dict[str, Any], dict[str, Any]]:
     """The task definition and the request to run it, as the ECS worker prepares both."""
     configuration, flow_run = configure("ecs", given, name)
+    configuration.aws_credentials = Account(configuration)
     worker: Any = object.__new__(workers()["ecs"])
     worker._work_pool_name, worker._logger = "pool", logging.getLogger("test")
-    worker._load_network_configuration = lambda vpc, configuration: {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}
     definition = worker._prepare_task_definition(configuration, "eu-central-1", flow_run)
     return definition, worker._prepare_task_run_request(configuration, definition, "arn:task", True)
 
 
+class Account:
+    """Stands in for AWS: there is one VPC, the pool's, with the pool's subnets and a public one."""
+
+    def __init__(self, configuration: Any) -> None:
+        self.vpc = configuration.vpc_id
+        self.subnets = [*configuration.network_configuration.get("subnets", []), "subnet-public"]
+
+    def get_client(self, name: str) -> Account:
+        return self
+
+    def describe_vpcs(self, **_: Any) -> dict[str, Any]:
+        return {"Vpcs": [{"VpcId": self.vpc}]}
+
+    def describe_subnets(self, **_: Any) -> dict[str, Any]:
+        return {"Subnets": [{"SubnetId": name} for name in self.subnets]}
+
+
+def test_without_its_network_an_ecs_run_would_start_anywhere_in_the_vpc_and_in_public() -> None:
+    """Why the template requires it, and with it the VPC: the worker takes neither alone."""
+    _, request = task({"network_configuration": {}})
+    assert request["networkConfiguration"]["awsvpcConfiguration"] == {
+        "subnets": ["subnet-public"],
+        "securityGroups": [],
+        "assignPublicIp": "ENABLED",
+    }
+    _, request = task({})
+    assert request["networkConfiguration"]["awsvpcConfiguration"] == REQUIRED["ecs"]["network_configuration"]
+    with pytest.raises(ValueError, match="vpc_id"):
+        task({"vpc_id": None})
+
+
 def test_an_ecs_task_takes_secrets_from_aws_and_none_in_clear() -> None:
     secret = {"name": "WAREHOUSE_URL", "valueFrom": "arn:aws:secretsmanager:eu-central-1:1:secret:warehouse"}
-    definition, request = task({"secrets": [secret], "prefect_api_auth_string_secret_arn": "arn:auth"})
+    settings = import_module("prefect.settings")
+    with settings.temporary_settings({settings.PREFECT_API_AUTH_STRING: "admin:not-for-all-eyes"}):
+        definition, request = task({"secrets": [secret], "prefect_api_auth_string_secret_arn": "arn:auth"})
     assert definition["containerDefinitions"][0]["secrets"] == [
         secret,
         {"name": "PREFECT_API_AUTH_STRING", "valueFrom": "arn:auth"},
     ]
     assert "PREFECT_API_AUTH_STRING" not in json.dumps(request)
+    assert "not-for-all-eyes" not in json.dumps([definition, request])
 
 
 def test_a_process_of_every_deployment_starts() -> None:

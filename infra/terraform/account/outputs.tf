@@ -1,5 +1,5 @@
 output "state_bucket" {
-  description = "For backend.hcl of every environment."
+  description = "For backend.hcl of every environment in this account."
   value       = aws_s3_bucket.state.bucket
 }
 

@@ -69,6 +69,52 @@ run "qa_on_eks" {
   }
 }
 
+# What only a work pool of type ecs brings. The environments that are shipped have none.
+run "a_pool_of_type_ecs" {
+  command = plan
+
+  module {
+    source = "../modules/platform"
+  }
+
+  # AWS' names, for the output runs.
+  override_resource {
+    target          = module.network.aws_vpc.this
+    override_during = plan
+    values          = { id = "vpc-of-the-test" }
+  }
+
+  override_resource {
+    target          = module.network.aws_subnet.private
+    override_during = plan
+    values          = { id = "subnet-private" }
+  }
+
+  override_resource {
+    target          = module.cluster.aws_security_group.ecs["client"]
+    override_during = plan
+    values          = { id = "sg-client" }
+  }
+
+  variables {
+    environment        = "test"
+    production         = false
+    platform           = "ecs"
+    work_pools         = { ingestion = { name = "test-ecs-pool", type = "ecs" }, analytics = { name = "test-process-pool", type = "process" } }
+    worker             = { cpu = 512, memory = 2048, count = 1 }
+    api                = { cpu = 512, memory = 2048, count = 1 }
+    services           = { cpu = 512, memory = 1024 }
+    database           = { instance_class = "db.t4g.medium", storage_gb = 20, max_storage_gb = 100, multi_az = false, backup_days = 3, deletion_protection = false, connections_alarm = 100 }
+    cache              = { node_type = "cache.t4g.small", nodes = 1 }
+    results_days       = 14
+    internal           = true
+    cidr               = "10.0.0.0/16"
+    zones              = ["a", "b"]
+    nat                = "single"
+    log_retention_days = 30
+  }
+}
+
 run "account" {
   command = plan
 

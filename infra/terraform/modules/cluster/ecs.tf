@@ -7,18 +7,6 @@ resource "aws_ecs_cluster" "this" {
     name  = "containerInsights"
     value = "enabled" # the alarms on missing tasks need its figures
   }
-
-  configuration {
-    execute_command_configuration {
-      kms_key_id = var.kms_key_arn
-      logging    = "OVERRIDE"
-
-      log_configuration {
-        cloud_watch_encryption_enabled = true
-        cloud_watch_log_group_name     = aws_cloudwatch_log_group.exec[0].name
-      }
-    }
-  }
 }
 
 resource "aws_ecs_cluster_capacity_providers" "this" {
@@ -26,16 +14,6 @@ resource "aws_ecs_cluster_capacity_providers" "this" {
 
   cluster_name       = aws_ecs_cluster.this[0].name
   capacity_providers = ["FARGATE", "FARGATE_SPOT"]
-}
-
-# What somebody typed into a container is kept.
-resource "aws_cloudwatch_log_group" "exec" {
-  #checkov:skip=CKV_AWS_338:How long is var.log_retention_days; production refuses less than a year.
-  count = local.ecs
-
-  name              = "/${var.name}/exec"
-  retention_in_days = var.log_retention_days
-  kms_key_id        = var.kms_key_arn
 }
 
 # Workers reach the API by api.<name>.internal, not over the load balancer.

@@ -2,8 +2,12 @@ output "name" {
   value = var.name
 }
 
+# With its capacity providers: a service that asks for one before the cluster has it is refused.
+
 output "arn" {
   value = one(concat(aws_ecs_cluster.this[*].arn, aws_eks_cluster.this[*].arn))
+
+  depends_on = [aws_ecs_cluster_capacity_providers.this]
 }
 
 output "namespace_id" {

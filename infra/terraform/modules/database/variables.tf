@@ -9,9 +9,9 @@ variable "production" {
 }
 
 variable "engine_version" {
-  description = "PostgreSQL's major version; minor ones come by themselves."
+  description = "PostgreSQL's major version; minor ones come by themselves. Not above pg_dump's in the images, which backs the warehouse up: 15 on Debian bookworm."
   type        = string
-  default     = "16"
+  default     = "15"
 
   validation {
     condition     = try(tonumber(split(".", var.engine_version)[0]) >= 14, false)

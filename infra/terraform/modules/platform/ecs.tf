@@ -96,10 +96,12 @@ locals {
       tmp_mb       = 1024
       port         = 8081
       health       = ["worker"]
-      environment = merge(local.client_environment, local.flow_environment, {
-        PREFECT_CLIENT_METRICS_ENABLED = "true"
-        PREFECT_CLIENT_METRICS_PORT    = "8081"
-      })
+      environment = merge(
+        local.client_environment,
+        local.flow_environment,
+        { PREFECT_CLIENT_METRICS_ENABLED = "true", PREFECT_CLIENT_METRICS_PORT = "8081" },
+        pool.type == "ecs" ? { PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME = one(aws_sqs_queue.events[*].name) } : {},
+      )
       task_policies = merge(
         { storage = module.storage.policy },
         pool.type == "ecs" ? { runs = local.start_tasks } : {},
@@ -117,7 +119,8 @@ locals {
     AWS_DEFAULT_REGION                 = data.aws_region.current.name
   }, var.result_storage_block == null ? {} : { PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK = var.result_storage_block })
 
-  # Work pools of type ecs: their worker starts a task for each run, in this cluster, with the two roles of runs.
+  # Work pools of type ecs: their worker starts a task for each run, in this cluster, with the two roles of runs, and hears what
+  # becomes of it (events.tf).
   start_tasks = jsonencode({
     Version = "2012-10-17"
     Statement = [
@@ -128,9 +131,21 @@ locals {
       },
       {
         Effect    = "Allow"
-        Action    = ["ecs:RunTask", "ecs:StopTask", "ecs:DescribeTasks", "ecs:TagResource"]
+        Action    = ["ecs:RunTask", "ecs:StopTask", "ecs:DescribeTasks"]
         Resource  = "*"
         Condition = { ArnEquals = { "ecs:cluster" = module.cluster.arn } }
+      },
+      {
+        # Prefect tags every task that it starts. This action does not know the cluster, only what it is part of.
+        Effect    = "Allow"
+        Action    = "ecs:TagResource"
+        Resource  = "*"
+        Condition = { StringEquals = { "ecs:CreateAction" = "RunTask" } }
+      },
+      {
+        Effect   = "Allow"
+        Action   = ["sqs:GetQueueUrl", "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage"]
+        Resource = one(aws_sqs_queue.events[*].arn)
       },
       { Effect = "Allow", Action = ["logs:GetLogEvents"], Resource = "${aws_cloudwatch_log_group.runs.arn}:*" },
       {
@@ -179,7 +194,6 @@ module "service" {
   spot              = lookup(each.value, "spot", false)
   stop_timeout      = lookup(each.value, "stop_timeout", 30)
   tmp_mb            = lookup(each.value, "tmp_mb", 256)
-  allow_exec        = var.allow_exec
   environment       = each.value.environment
   secrets           = each.value.secrets
   secret_arns       = each.value.secret_arns

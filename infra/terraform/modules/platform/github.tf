@@ -59,27 +59,14 @@ locals {
   })
 }
 
-# In the cluster: edit what is in Prefect's namespace, nothing else.
+# In the cluster: whatever the group is bound to, which is the namespace's ClusterRole admin (README.md). Not by EKS' own policies:
+# AmazonEKSEditPolicy has no Roles, and with AmazonEKSAdminPolicy Kubernetes still refuses to make one (aws/containers-roadmap#2682).
 resource "aws_eks_access_entry" "github" {
   count = local.ecs ? 0 : 1
 
-  cluster_name  = module.cluster.name
-  principal_arn = module.github.role_arn
+  cluster_name      = module.cluster.name
+  principal_arn     = module.github.role_arn
+  kubernetes_groups = ["${local.name}-deploy"]
 
   depends_on = [module.cluster]
-}
-
-resource "aws_eks_access_policy_association" "github" {
-  count = local.ecs ? 0 : 1
-
-  cluster_name  = module.cluster.name
-  principal_arn = module.github.role_arn
-  policy_arn    = "arn:${data.aws_partition.current.partition}:eks::aws:cluster-access-policy/AmazonEKSEditPolicy"
-
-  access_scope {
-    type       = "namespace"
-    namespaces = [local.name]
-  }
-
-  depends_on = [aws_eks_access_entry.github]
 }

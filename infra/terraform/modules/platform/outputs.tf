@@ -44,17 +44,23 @@ output "services" {
   value       = local.ecs ? concat(["migrate"], [for name in sort(keys(local.services)) : name if name != "migrate"]) : []
 }
 
-# For job variables of work pools of type ecs (infra/work-pools/ecs.json).
 output "runs" {
-  value = {
-    cluster            = module.cluster.arn
-    task_role_arn      = aws_iam_role.run.arn
-    execution_role_arn = aws_iam_role.run_execution.arn
-    log_group          = aws_cloudwatch_log_group.runs.name
-    vpc_id             = module.network.vpc_id
-    subnets            = module.network.private_subnet_ids
-    security_groups    = [module.cluster.client_security_group_id]
-    auth_secret_arn    = local.auth_secret
+  description = "ECS: the job variables of a work pool of type ecs, by the names of infra/work-pools/ecs.json. They go into the environment file as they are."
+  value = !local.ecs ? null : {
+    cluster                            = module.cluster.arn
+    vpc_id                             = module.network.vpc_id
+    task_role_arn                      = aws_iam_role.run.arn
+    execution_role_arn                 = aws_iam_role.run_execution.arn
+    prefect_api_auth_string_secret_arn = local.auth_secret
+    network_configuration = {
+      subnets        = module.network.private_subnet_ids
+      securityGroups = [module.cluster.client_security_group_id]
+      assignPublicIp = "DISABLED"
+    }
+    cloudwatch_logs_options = {
+      awslogs-group        = aws_cloudwatch_log_group.runs.name
+      awslogs-create-group = "false" # it is there, and the role may not make one
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-# Roles and log of runs that have a container of their own: work pools of type ecs or kubernetes.
+# Roles and log of runs that are not in a worker of ECS: work pools of type ecs, and all on EKS.
 
 locals {
   pods = { ecs = "ecs-tasks.amazonaws.com", eks = "pods.eks.amazonaws.com" }
@@ -60,9 +60,14 @@ resource "aws_cloudwatch_log_group" "runs" {
   kms_key_id        = aws_kms_key.this.arn
 }
 
-# EKS: pods of these service accounts get the role by Pod Identity, without a key and without an annotation.
+# EKS: pods of these service accounts get the role by Pod Identity, without a key and without an annotation. Flows of a process pool
+# run in their worker's pod, whose account has the name of its release (infra/helm/releases.py).
+locals {
+  process_workers = [for key, pool in var.work_pools : "prefect-worker-${key}" if pool.type == "process"]
+}
+
 resource "aws_eks_pod_identity_association" "run" {
-  for_each = local.ecs ? [] : var.kubernetes_service_accounts
+  for_each = local.ecs ? [] : setunion(var.kubernetes_service_accounts, local.process_workers)
 
   cluster_name    = module.cluster.name
   namespace       = local.name

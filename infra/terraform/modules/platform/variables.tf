@@ -195,12 +195,6 @@ variable "cpu_architecture" {
   default = "X86_64"
 }
 
-variable "allow_exec" {
-  description = "ECS: whether people with the right to may open a shell in a container. What they type is logged."
-  type        = bool
-  default     = false
-}
-
 variable "kubernetes_version" {
   type    = string
   default = "1.33"
@@ -212,7 +206,7 @@ variable "cluster_endpoint_cidrs" {
 }
 
 variable "kubernetes_service_accounts" {
-  description = "EKS: service accounts in the namespace prefect-<environment> whose pods may use the buckets. Those of infra/helm/chart."
+  description = "EKS: service accounts in the namespace prefect-<environment> whose pods may use the buckets, besides the workers of process pools. Those of infra/helm/chart."
   type        = set(string)
   default     = ["prefect-jobs", "prefect-platform-backup"]
 }

@@ -69,12 +69,11 @@ resource "aws_ecs_task_definition" "this" {
 resource "aws_ecs_service" "this" {
   count = var.count_min > 0 ? 1 : 0
 
-  name                   = var.name
-  cluster                = var.cluster_arn
-  task_definition        = aws_ecs_task_definition.this.arn
-  desired_count          = var.count_min
-  enable_execute_command = var.allow_exec
-  propagate_tags         = "SERVICE"
+  name            = var.name
+  cluster         = var.cluster_arn
+  task_definition = aws_ecs_task_definition.this.arn
+  desired_count   = var.count_min
+  propagate_tags  = "SERVICE"
 
   # One of its kind is replaced, never doubled.
   deployment_minimum_healthy_percent = var.singleton ? 0 : 100

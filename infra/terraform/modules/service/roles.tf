@@ -45,19 +45,3 @@ resource "aws_iam_role_policy" "task" {
   role   = aws_iam_role.task.id
   policy = each.value
 }
-
-# A shell in a container goes over Systems Manager's channel.
-resource "aws_iam_role_policy" "exec" {
-  count = var.allow_exec ? 1 : 0
-
-  name = "exec"
-  role = aws_iam_role.task.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Effect   = "Allow"
-      Action   = ["ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel", "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel"]
-      Resource = "*" # these actions know no resources
-    }]
-  })
-}

@@ -89,12 +89,6 @@ variable "stop_timeout" {
   default     = 30
 }
 
-variable "allow_exec" {
-  description = "Whether people with the right to may open a shell in a container."
-  type        = bool
-  default     = false
-}
-
 variable "environment" {
   type = map(string)
 }

@@ -99,3 +99,11 @@ mock_resource "aws_elasticache_replication_group" {
 mock_resource "aws_secretsmanager_secret_version" {
   defaults = { arn = "arn:aws:secretsmanager:us-east-1:111122223333:secret:the-secret" }
 }
+
+mock_resource "aws_sqs_queue" {
+  defaults = { arn = "arn:aws:sqs:us-east-1:111122223333:the-queue", url = "https://sqs.us-east-1.amazonaws.com/111122223333/the-queue" }
+}
+
+mock_resource "aws_cloudwatch_event_rule" {
+  defaults = { arn = "arn:aws:events:us-east-1:111122223333:rule/the-rule" }
+}
