@@ -311,6 +311,7 @@ def test_a_misspelt_key_of_kubernetes_is_found() -> None:
     [
         ("exporter.prot=1", "'prot' not allowed"),
         ("exporter.port=70000", "maximum: got 70,000"),
+        ("environment=Prod!", "does not match pattern"),
         ("backup.keep=0", "minimum: got 0"),
         ("backup.schedule=daily", "does not match pattern"),
         ("networkPolicies.ingresFrom=null", "'ingresFrom' not allowed"),
@@ -501,6 +502,41 @@ def test_the_services_of_the_exporter_and_its_monitor_find_it() -> None:
     assert [e["port"] for e in monitor["spec"]["endpoints"]] == [p["name"] for p in service["spec"]["ports"]]
 
 
+def labels_of_targets(monitor: Mapping[str, Any]) -> dict[str, str]:
+    """Those that a target gets: at first its Service's name as the job, then what the monitor says."""
+    found = {"job": "service"}
+    for endpoint in monitor["spec"]["endpoints"]:
+        assert all(set(rule) == {"targetLabel", "replacement"} for rule in endpoint["relabelings"])
+        found |= {rule["targetLabel"]: rule["replacement"] for rule in endpoint["relabelings"]}
+    return found
+
+
+def test_the_monitors_give_their_targets_the_jobs_and_the_environment_that_the_alerts_go_by() -> None:
+    switched_on = ("exporter.serviceMonitor.enabled=true", "exporter.serviceMonitor.server=basic")
+    for environment in ENVIRONMENTS:
+        monitors = [o for o in rendered(environment, *switched_on) if o["kind"] == "ServiceMonitor"]
+        found = {o["metadata"]["name"]: labels_of_targets(o) for o in monitors}
+        assert found == {
+            "prefect-platform-exporter": {"job": "prefect-exporter", "environment": environment},
+            "prefect-platform-server": {"job": "prefect-api", "environment": environment},
+        }
+    rules = (ROOT / "infra/monitoring/prometheus/rules/prefect.yml").read_text()
+    assert {"prefect-exporter", "prefect-api"} <= set(
+        re.findall(r"[\w-]+", " ".join(re.findall(r'job=~?"(.+?)"', rules)))
+    )
+
+
+def test_a_prometheus_of_its_own_needs_no_label_of_the_environment() -> None:
+    found = rendered("prod", "exporter.serviceMonitor.enabled=true", "environment=")
+    assert labels_of_targets(only(found, "ServiceMonitor")) == {"job": "prefect-exporter"}
+
+
+def test_what_the_exporter_says_of_a_release_keeps_its_own_environment() -> None:
+    """One API may hold several environments' releases."""
+    (endpoint,) = only(rendered("prod", "exporter.serviceMonitor.enabled=true"), "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["honorLabels"] is True
+
+
 def test_the_exporter_is_started_with_what_it_takes() -> None:
     """From where the server image keeps it, with arguments that it knows and the setting that it reads."""
     objects = rendered("prod", "backup.s3.bucket=", "backup.volume.accessMode=ReadWriteMany")
@@ -523,7 +559,8 @@ def test_of_backups_that_the_exporter_does_not_see_it_knows_the_cronjob(env: str
     objects = rendered(env)
     (box,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     asked = command.parser().parse_args(box["args"][2:])
-    assert asked.backups is None and asked.backups_cronjob == only(objects, "CronJob")["metadata"]["name"]
+    made = only(objects, "CronJob")["metadata"]
+    assert asked.backups is None and asked.backups_cronjob == (made["namespace"], made["name"])
 
 
 def test_images_run_as_the_user_that_they_were_made_for() -> None:
