@@ -284,6 +284,7 @@ VARIANTS = [
     ("backup.s3.bucket=", "backup.volume.accessMode=ReadWriteMany"),
     ("backup.enabled=false", "exporter.enabled=false", "migrations.enabled=false", "networkPolicies.enabled=false"),
     ("jobs.namespace=prefect-runs", "networkPolicies.monitoringFrom=null", "auth.secret="),
+    ("networkPolicies.mailPorts={465,587}", "networkPolicies.ingressFrom[0].ipBlock.cidr=10.40.128.0/20"),
 ]
 
 
@@ -315,6 +316,7 @@ def test_a_misspelt_key_of_kubernetes_is_found() -> None:
         ("backup.keep=0", "minimum: got 0"),
         ("backup.schedule=daily", "does not match pattern"),
         ("networkPolicies.ingresFrom=null", "'ingresFrom' not allowed"),
+        ("networkPolicies.mailPorts={smtp}", "got string, want integer"),
         ("podDisruptionBudgets.server.maxUnavailable=1", "maxProperties"),
         ("workers.env.log-level=debug", "does not match pattern"),
         ("backup.s3.repository=", "backup.s3.repository is needed"),
@@ -474,6 +476,44 @@ def test_only_who_needs_the_database_reaches_it() -> None:
     assert with_storage == {"prefect-server", "prefect-server-services", *own}
     redis = {name for name, rules in reach.items() for rule in rules for port in rule["ports"] if port["port"] == 6379}
     assert redis == {"prefect-server", "prefect-server-services"}
+
+
+def reach(objects: list[dict[str, Any]], port: int) -> dict[str, set[str]]:
+    """Who may reach that port of what: the policy's name -> addresses; none: anywhere."""
+    found: dict[str, set[str]] = {}
+    for policy in (o for o in objects if o["kind"] == "NetworkPolicy"):
+        for rule in policy["spec"]["egress"]:
+            if port in [one["port"] for one in rule["ports"]]:
+                peers = {peer["ipBlock"]["cidr"] for peer in rule.get("to", ()) if "ipBlock" in peer}
+                found[policy["metadata"]["name"]] = peers
+    return found
+
+
+def test_whoever_has_a_role_reaches_the_agent_that_gives_it() -> None:
+    """That of EKS Pod Identity, on each node: without it nobody reads a bucket where policies are enforced."""
+    agent = {"169.254.170.23/32"}
+    with_a_role = {"prefect-workers": agent, "prefect-jobs": agent, "prefect-platform-backup": agent}
+    for environment in ("qa", "prod"):
+        assert reach(rendered(environment), 80) == with_a_role
+    assert reach(rendered("prod", "backup.s3.bucket="), 80).keys() == {"prefect-workers", "prefect-jobs"}
+    assert reach(rendered("dev"), 80) == {}
+
+
+def test_mail_leaves_from_where_notifications_are_sent_and_only_where_it_is_wanted() -> None:
+    assert reach(rendered("prod"), 587) == {}
+    objects = rendered("prod", "networkPolicies.mailPorts={465,587}")
+    for port in (465, 587):
+        assert reach(objects, port) == {
+            "prefect-server-services": set(),
+            "prefect-workers": set(),
+            "prefect-jobs": set(),
+        }
+
+
+def test_a_load_balancer_outside_the_cluster_may_be_let_in() -> None:
+    objects = rendered("prod", "networkPolicies.ingressFrom[0].ipBlock.cidr=10.40.128.0/20")
+    policy = only([o for o in objects if o["metadata"]["name"] == "prefect-server"], "NetworkPolicy")
+    assert policy["spec"]["ingress"][0]["from"][0] == {"ipBlock": {"cidr": "10.40.128.0/20"}}
 
 
 def test_everybody_may_ask_for_names() -> None:
