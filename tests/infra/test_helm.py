@@ -470,12 +470,23 @@ def test_the_api_lets_in_who_asks_it_and_nobody_else() -> None:
 def test_only_who_needs_the_database_reaches_it() -> None:
     objects = rendered("prod")
     reach = {o["metadata"]["name"]: o["spec"]["egress"] for o in objects if o["kind"] == "NetworkPolicy"}
-    storage = {"ipBlock": {"cidr": "10.20.0.0/16"}}
+    storage = {"ipBlock": {"cidr": "10.40.0.0/16"}}
     with_storage = {name for name, rules in reach.items() if any(storage in rule.get("to", ()) for rule in rules)}
     own = {"prefect-platform-backup", "prefect-platform-migrate"}
     assert with_storage == {"prefect-server", "prefect-server-services", *own}
     redis = {name for name, rules in reach.items() for rule in rules for port in rule["ports"] if port["port"] == 6379}
     assert redis == {"prefect-server", "prefect-server-services"}
+
+
+@pytest.mark.parametrize("environment", ["qa", "prod"])
+def test_the_examples_find_the_database_that_the_examples_of_terraform_make(environment: str) -> None:
+    """Otherwise nothing started on EKS would reach it."""
+    network = re.findall(
+        r'^  cidr +?= "(.+)"', (ROOT / f"infra/terraform/environments/{environment}/main.tf").read_text(), re.M
+    )
+    assert [
+        peer["ipBlock"]["cidr"] for peer in read(f"platform.{environment}.yaml")["networkPolicies"]["storage"]
+    ] == network
 
 
 def reach(objects: list[dict[str, Any]], port: int) -> dict[str, set[str]]:
