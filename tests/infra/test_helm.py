@@ -641,6 +641,38 @@ def test_the_pools_are_those_of_the_environment_file(capsys: pytest.CaptureFixtu
         assert all((ROOT / words[at + 1]).is_file() for at, word in enumerate(words) if word == "--values")
 
 
+def test_no_worker_is_replaced_while_an_old_api_pod_serves() -> None:
+    """A newer worker may ask an older server for what it does not know. `sh -e` stops where the server does not come up."""
+    for environment in ENVIRONMENTS:
+        waited = [release.name for release in installed(environment) if "--wait" in release.command(environment)]
+        names = [release.name for release in installed(environment)]
+        assert waited == ["prefect-server"] and all(
+            "worker" in name for name in names[names.index("prefect-server") + 1 :]
+        )
+
+
+def test_nothing_that_is_waited_for_waits_for_a_hook_that_comes_after_it() -> None:
+    """The server's pods are well only on a migrated database: its own chart would migrate after them, and never get there."""
+    for environment in ENVIRONMENTS:
+        assert server(environment)["migrations"]["enabled"] is False
+        for found in rendered(environment):
+            hook = found["metadata"].get("annotations", {}).get("helm.sh/hook")
+            assert hook in (None, "pre-install,pre-upgrade"), found["metadata"]["name"]
+
+
+def test_helm_waits_for_the_migration_longer_than_that_may_take() -> None:
+    """By itself it gives a hook five minutes, and a large table takes more."""
+    words = installed("prod")[0].command("prod")
+    minutes = int(words[words.index("--timeout") + 1].removesuffix("m"))
+    assert minutes * 60 > only(rendered("prod"), "Job")["spec"]["activeDeadlineSeconds"] >= 900
+
+
+def test_helm_takes_every_word_that_is_printed() -> None:
+    known = run("helm", "upgrade", "--help")
+    for release in installed("prod"):
+        assert all(f" {word} " in known for word in release.command("prod") if word.startswith("--"))
+
+
 def test_a_pool_that_does_not_live_on_kubernetes_is_told() -> None:
     with pytest.raises(InvalidInput, match=r"analytics is of type ecs: .* There: kubernetes, process\."):
         list(releases.releases("prod", {"analytics": WorkPool(name="a", type="ecs")}, TAG))
