@@ -356,6 +356,12 @@ def test_dev_sees_the_commits_and_the_flows_of_the_checkout() -> None:
         assert mounts[target]["bind"] == {"create_host_path": False}
 
 
+def test_dev_is_built_by_any_builder() -> None:
+    """One in a container refuses `network: host`, unless somebody entitled it to that."""
+    builds = [service["build"] for service in services("dev").values() if "build" in service]
+    assert len(builds) == 7 and not [build for build in builds if "network" in build or "entitlements" in build]
+
+
 def test_metrics_bear_the_environments_plain_name(env: str) -> None:
     assert services(env)["prometheus"]["environment"]["ENVIRONMENT"] == env
 
