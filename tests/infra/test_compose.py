@@ -495,6 +495,32 @@ def test_a_channel_that_was_taken_out_asks_for_no_secret(tmp_path: Path) -> None
     assert (tmp_path / "prod/pagerduty-routing-key").read_text() == "unused\n"
 
 
+def test_what_the_containers_mount_of_a_private_checkout_can_be_read_by_their_users(tmp_path: Path) -> None:
+    """Of one that was cloned with a umask of 077. What is mounted nowhere stays private."""
+    copy = tmp_path / "infra"
+    for part in ("compose", "monitoring"):
+        shutil.copytree(COMPOSE.parent / part, copy / part)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o077)
+    run(str(copy / "compose/secrets.sh"), tmp_path / "prod")
+    binds = [m for s in services("prod").values() for m in s.get("volumes", []) if m["type"] == "bind"]
+    places = {copy / Path(mount["source"]).relative_to(COMPOSE.parent) for mount in binds}
+    assert len(places) == 7
+    for path in (inside for place in places for inside in (place, *place.rglob("*"))):
+        wanted = 0o005 if path.is_dir() else 0o004
+        assert path.stat().st_mode & wanted == wanted, path
+    assert (copy / "compose/README.md").stat().st_mode & 0o077 == 0
+
+
+def test_what_is_told_to_write_into_the_platforms_folder_is_told_to_do_so_as_root() -> None:
+    """secrets.sh makes it, for root: nobody else writes there, nor sees which files match a `*`."""
+    texts = [(COMPOSE / name).read_text() for name in ("README.md", ".env.qa.example", ".env.prod.example")]
+    lines = [line.strip(" #") for text in texts for line in text.splitlines()]
+    written = [line for line in lines if re.match(r"(sudo )?(cp|mv|install|chmod) .*/srv/", line)]
+    assert len(written) == 5 and all(re.match("sudo install -m [46]44 ", line) for line in written)
+    assert not any("*" in line for line in written)
+
+
 @pytest.mark.stack
 def test_the_warehouses_user_has_its_database_may_make_one_and_sees_no_other(
     postgresql: PostgreSQL, tmp_path: Path
