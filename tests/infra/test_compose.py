@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -640,6 +642,51 @@ def test_a_backup_is_young_until_two_of_its_intervals_have_passed(backups: Path)
     os.utime(file, (time.time() - 7300,) * 2)
     answer = backup(backups, "check")
     assert answer.returncode == 1 and str(file) in answer.stdout
+
+
+@contextmanager
+def backup_service(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    command, pipe = ["bash", str(COMPOSE / "backup.sh")], subprocess.PIPE
+    environment = told(folder, **variables)
+    with subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            with suppress(ProcessLookupError):  # where the test failed, its dump may wait for ever
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_service_is_well_while_its_dump_is_being_written_and_not_when_that_hangs(backups: Path) -> None:
+    """A large database's takes longer than the health check's patience, and after two days' stop there is no young one."""
+    aged(backups, 2.5)
+    assert backup(backups, "check").returncode == 1
+    gate = backups.parent / "gate"
+    os.mkfifo(gate)
+    with backup_service(backups, WAITS=str(gate)) as process:
+        assert gate.read_text() == "begun\n"
+        assert backup(backups, "check").returncode == 0
+        (part,) = backups.glob(".part.*")
+        os.utime(part, (time.time() - 700,) * 2)
+        assert backup(backups, "check").returncode == 1
+        gate.write_text("go\n")
+        assert process.stdout and "4 bytes" in process.stdout.readline()
+    assert backup(backups, "check").returncode == 0 and not list(backups.glob(".part.*"))
+
+
+def test_a_dump_that_is_tried_again_counts_only_when_it_is_whole(backups: Path) -> None:
+    with backup_service(backups, DUMP_FAILS="1") as process:
+        assert process.stderr and "failed" in process.stderr.readline()
+        (backups / ".part.again").write_text("half")
+        assert backup(backups, "check").returncode == 1
+    gate = backups.parent / "gate"
+    os.mkfifo(gate)
+    with backup_service(backups, WAITS=str(gate)):  # a new container: nothing has failed there yet
+        assert gate.read_text() == "begun\n" and backup(backups, "check").returncode == 0
+        gate.write_text("go\n")
 
 
 def test_old_backups_go_after_a_new_one_and_never_before(backups: Path) -> None:
