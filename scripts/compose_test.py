@@ -284,7 +284,8 @@ def build(found: Engine, folder: Path, commit: str) -> None:
     for target in images.TARGETS:
         began, name = time.monotonic(), image(target)
         base = found.bases.get("python", os.environ.get("PYTHON_IMAGE", ""))
-        images.build(found.docker, folder, what, target, name, base=base, pip_conf=found.pip_conf)
+        more = {"base": base, "network": found.build_network}
+        images.build(found.docker, folder, what, target, name, pip_conf=found.pip_conf, **more)
         say(f"built {name} in {time.monotonic() - began:.0f} s, {images.megabytes(found.docker, name)}")
 
 

@@ -50,6 +50,11 @@ class Engine:
     """Of our own alone: the stand-in for each public image."""
     pip_conf: Path | None = None
 
+    @property
+    def build_network(self) -> str:
+        """Ours has no bridge, and its packages are served by this machine. Another's builder may refuse `host`."""
+        return "host" if self.own else ""
+
 
 @contextmanager
 def engine(state: Path, say: Say) -> Iterator[Engine]:

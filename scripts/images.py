@@ -1,6 +1,6 @@
 """Build the images of infra/images/Dockerfile from the last commit, and label them with it.
 
-    python scripts/images.py [server] [worker] [flows] [--prefix ghcr.io/team/prefect-platform-] [--tag TAG] [--dirty]
+    python scripts/images.py [server] [worker] [flows] [--prefix ghcr.io/team/prefect-platform-] [--tag TAG] [--dirty] [--network NAME]
 
 What is built is the commit, not the work tree, which has to be clean so that nobody is surprised. PYTHON_IMAGE in the
 environment is the base image, PIP_CONFIG_FILE a pip.conf for the build alone: neither is left in the image.
@@ -102,11 +102,20 @@ def git(root: Path, *words: str) -> bytes:
 
 
 def build(
-    docker: Docker, root: Path, what: Content, target: str, name: str, *, base: str = "", pip_conf: Path | None = None
+    docker: Docker,
+    root: Path,
+    what: Content,
+    target: str,
+    name: str,
+    *,
+    base: str = "",
+    pip_conf: Path | None = None,
+    network: str = "",
 ) -> None:
-    """One image. `base`: the Python image, the Dockerfile's own where it is empty."""
+    """One image. `base`: the Python image, the Dockerfile's own where it is empty. `network`: of its steps, else the builder's own."""
     words = ["build", "--file", "infra/images/Dockerfile", "--target", target, "--tag", name]
-    words += ["--network", "host", "--build-arg", f"COMMIT={what.commit}", "--build-arg", f"SOURCE={source(root)}"]
+    words += ["--build-arg", f"COMMIT={what.commit}", "--build-arg", f"SOURCE={source(root)}"]
+    words += ["--network", network] if network else []  # not every builder allows `host`
     words += ["--build-arg", f"PYTHON_IMAGE={base}"] if base else []
     words += ["--secret", f"id=pip.conf,src={pip_conf}"] if pip_conf else []
     if what.files is None:
@@ -130,11 +139,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--prefix", default=PREFIX, help="what the image's name begins with (default: %(default)s)")
     parser.add_argument("--tag", default="", help="default: sha-<the commit's full SHA>; each is also tagged `latest`")
     parser.add_argument("--dirty", action="store_true", help="build the work tree, with changes that are not committed")
+    parser.add_argument(
+        "--network",
+        default="",
+        metavar="NAME",
+        help="of the build's steps: `host`, where a package index is on this machine",
+    )
     words = parser.parse_args(arguments)
     if unknown := set(words.targets) - set(TARGETS):
         parser.error(f"no target has the name {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     try:
-        for line in build_all(words.targets or TARGETS, words.prefix, words.tag, words.dirty):
+        for line in build_all(words.targets or TARGETS, words.prefix, words.tag, words.dirty, words.network):
             print(line, flush=True)
         return 0
     except ImageError as error:
@@ -145,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def build_all(targets: Sequence[str], prefix: str, tag: str, dirty: bool) -> list[str]:
+def build_all(targets: Sequence[str], prefix: str, tag: str, dirty: bool, network: str = "") -> list[str]:
     """Build them; a line for each, with its size."""
     docker, what = found_client(), content(ROOT, dirty)
     configured = os.environ.get("PIP_CONFIG_FILE")
@@ -161,6 +176,7 @@ def build_all(targets: Sequence[str], prefix: str, tag: str, dirty: bool) -> lis
             name,
             base=os.environ.get("PYTHON_IMAGE", ""),
             pip_conf=Path(configured) if configured else None,
+            network=network,
         )
         docker.run("tag", name, f"{prefix}{target}:latest")
         lines.append(f"{name}  {megabytes(docker, name)}")

@@ -2,10 +2,12 @@
 # Make the passwords of an environment that are not there yet, a file each, with random content, say what else is missing, and
 # refuse what is no secret:
 #     sudo infra/compose/secrets.sh /srv/prefect-platform/qa
-# The folder is for root alone; the files can be read by the containers' users, who only see them mounted.
+# The folder is for root alone; the files can be read by the containers' users, who only see them mounted. So can what Compose
+# mounts of this checkout, when this has run: with a umask of 077 it was its owner's alone.
 set -eu
 folder=${1:?name the folder, such as /srv/prefect-platform/qa}
-alertmanager="$(dirname "$0")/../monitoring/alertmanager/alertmanager.yml"
+infra="$(dirname "$0")/.."
+alertmanager="$infra/monitoring/alertmanager/alertmanager.yml"
 refused=0
 
 # It is there, and holds something. What holds nothing would start, and fail only when it is needed: an alert that nobody gets.
@@ -49,5 +51,9 @@ done
 for name in tls-certificate tls-key; do
     kept "$name" "Write it, or delete the file where another proxy has the certificate." ||
         echo "$name: MISSING; write it, chmod 444 (in prod only)"
+done
+for part in compose/backup.sh compose/nginx compose/postgres monitoring/prometheus monitoring/alertmanager monitoring/grafana; do
+    # Only what cannot be read yet: whoever is not its owner has nothing to do then.
+    [ ! -e "$infra/$part" ] || find "$infra/$part" \( -type d ! -perm -005 -o -type f ! -perm -004 \) -exec chmod a+rX {} +
 done
 exit "$refused"

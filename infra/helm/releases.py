@@ -34,13 +34,14 @@ class Release:
     chart: str
     files: tuple[str, ...]
     settings: tuple[tuple[str, str | list[str]], ...]
+    waits: tuple[str, ...] = ()
 
     def command(self, environment: str) -> list[str]:
         version = ["--version", CHARTS] if self.chart.startswith("prefect/") else []
         values = [word for file in self.files for word in ("--values", f"infra/helm/values/{file}")]
         texts = [word for key, value in self.settings for word in _setting(key, value)]
         words = ["helm", "upgrade", "--install", self.name, self.chart, *version]
-        return [*words, "--namespace", f"prefect-{environment}", "--create-namespace", *values, *texts]
+        return [*words, *self.waits, "--namespace", f"prefect-{environment}", "--create-namespace", *values, *texts]
 
 
 def _setting(key: str, value: str | list[str]) -> tuple[str, str]:
@@ -55,14 +56,17 @@ def releases(environment: str, pools: dict[str, WorkPool], tag: str) -> Iterator
     # Where runs share the worker's process, they would share its rights as well: those pools get none.
     starts_jobs = [key for key, pool in pools.items() if pool.type == "kubernetes"]
     own = (("image.tag", tag), ("pools", starts_jobs))
-    yield Release("prefect-platform", "infra/helm/chart", (f"platform.{env}",), own)
+    # Helm gives a hook five minutes, our migration has fifteen (migrations.timeoutSeconds).
+    yield Release("prefect-platform", "infra/helm/chart", (f"platform.{env}",), own, ("--timeout", "16m"))
     server = ("server.base.yaml", f"server.{env}")
-    yield Release("prefect-server", "prefect/prefect-server", server, (("global.prefect.image.prefectTag", tag),))
+    image = (("global.prefect.image.prefectTag", tag),)
+    # An older server does not understand newer workers: they come once no old replica serves any more.
+    yield Release("prefect-server", "prefect/prefect-server", server, image, ("--wait", "--timeout", "10m"))
     for key, pool in pools.items():
         worker = ("worker.base.yaml", f"worker.{_type(key, pool)}.yaml", f"worker.{env}")
         named = (("worker.config.workPool", pool.name), ("worker.config.type", pool.type))
-        image = ("worker.image.prefectTag", tag)
-        yield Release(f"prefect-worker-{key}", "prefect/prefect-worker", worker, (*named, image))
+        tagged = ("worker.image.prefectTag", tag)
+        yield Release(f"prefect-worker-{key}", "prefect/prefect-worker", worker, (*named, tagged))
 
 
 def _type(key: str, pool: WorkPool) -> str:

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -356,6 +358,12 @@ def test_dev_sees_the_commits_and_the_flows_of_the_checkout() -> None:
         assert mounts[target]["bind"] == {"create_host_path": False}
 
 
+def test_dev_is_built_by_any_builder() -> None:
+    """One in a container refuses `network: host`, unless somebody entitled it to that."""
+    builds = [service["build"] for service in services("dev").values() if "build" in service]
+    assert len(builds) == 7 and not [build for build in builds if "network" in build or "entitlements" in build]
+
+
 def test_metrics_bear_the_environments_plain_name(env: str) -> None:
     assert services(env)["prometheus"]["environment"]["ENVIRONMENT"] == env
 
@@ -489,6 +497,32 @@ def test_a_channel_that_was_taken_out_asks_for_no_secret(tmp_path: Path) -> None
     assert (tmp_path / "prod/pagerduty-routing-key").read_text() == "unused\n"
 
 
+def test_what_the_containers_mount_of_a_private_checkout_can_be_read_by_their_users(tmp_path: Path) -> None:
+    """Of one that was cloned with a umask of 077. What is mounted nowhere stays private."""
+    copy = tmp_path / "infra"
+    for part in ("compose", "monitoring"):
+        shutil.copytree(COMPOSE.parent / part, copy / part)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o077)
+    run(str(copy / "compose/secrets.sh"), tmp_path / "prod")
+    binds = [m for s in services("prod").values() for m in s.get("volumes", []) if m["type"] == "bind"]
+    places = {copy / Path(mount["source"]).relative_to(COMPOSE.parent) for mount in binds}
+    assert len(places) == 7
+    for path in (inside for place in places for inside in (place, *place.rglob("*"))):
+        wanted = 0o005 if path.is_dir() else 0o004
+        assert path.stat().st_mode & wanted == wanted, path
+    assert (copy / "compose/README.md").stat().st_mode & 0o077 == 0
+
+
+def test_what_is_told_to_write_into_the_platforms_folder_is_told_to_do_so_as_root() -> None:
+    """secrets.sh makes it, for root: nobody else writes there, nor sees which files match a `*`."""
+    texts = [(COMPOSE / name).read_text() for name in ("README.md", ".env.qa.example", ".env.prod.example")]
+    lines = [line.strip(" #") for text in texts for line in text.splitlines()]
+    written = [line for line in lines if re.match(r"(sudo )?(cp|mv|install|chmod) .*/srv/", line)]
+    assert len(written) == 5 and all(re.match("sudo install -m [46]44 ", line) for line in written)
+    assert not any("*" in line for line in written)
+
+
 @pytest.mark.stack
 def test_the_warehouses_user_has_its_database_may_make_one_and_sees_no_other(
     postgresql: PostgreSQL, tmp_path: Path
@@ -608,6 +642,51 @@ def test_a_backup_is_young_until_two_of_its_intervals_have_passed(backups: Path)
     os.utime(file, (time.time() - 7300,) * 2)
     answer = backup(backups, "check")
     assert answer.returncode == 1 and str(file) in answer.stdout
+
+
+@contextmanager
+def backup_service(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    command, pipe = ["bash", str(COMPOSE / "backup.sh")], subprocess.PIPE
+    environment = told(folder, **variables)
+    with subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            with suppress(ProcessLookupError):  # where the test failed, its dump may wait for ever
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_service_is_well_while_its_dump_is_being_written_and_not_when_that_hangs(backups: Path) -> None:
+    """A large database's takes longer than the health check's patience, and after two days' stop there is no young one."""
+    aged(backups, 2.5)
+    assert backup(backups, "check").returncode == 1
+    gate = backups.parent / "gate"
+    os.mkfifo(gate)
+    with backup_service(backups, WAITS=str(gate)) as process:
+        assert gate.read_text() == "begun\n"
+        assert backup(backups, "check").returncode == 0
+        (part,) = backups.glob(".part.*")
+        os.utime(part, (time.time() - 700,) * 2)
+        assert backup(backups, "check").returncode == 1
+        gate.write_text("go\n")
+        assert process.stdout and "4 bytes" in process.stdout.readline()
+    assert backup(backups, "check").returncode == 0 and not list(backups.glob(".part.*"))
+
+
+def test_a_dump_that_is_tried_again_counts_only_when_it_is_whole(backups: Path) -> None:
+    with backup_service(backups, DUMP_FAILS="1") as process:
+        assert process.stderr and "failed" in process.stderr.readline()
+        (backups / ".part.again").write_text("half")
+        assert backup(backups, "check").returncode == 1
+    gate = backups.parent / "gate"
+    os.mkfifo(gate)
+    with backup_service(backups, WAITS=str(gate)):  # a new container: nothing has failed there yet
+        assert gate.read_text() == "begun\n" and backup(backups, "check").returncode == 0
+        gate.write_text("go\n")
 
 
 def test_old_backups_go_after_a_new_one_and_never_before(backups: Path) -> None:

@@ -118,7 +118,7 @@ def platform(fake: FakePrefect) -> Platform:
 def everything(fake: FakePrefect, folder: Path) -> Platform:
     """A platform of which every metric has something to tell."""
     Stage(fake).apply(config(deployment("hello"), variables={"colour": "red"}))
-    platform = Platform(fake, {"backups": Backups(folder, cronjob="prefect-platform-backup")})
+    platform = Platform(fake, {"backups": Backups(folder, cronjob=("prefect-prod", "prefect-platform-backup"))})
     platform.api.patch("/variables/name/colour", json={"value": "blue"})
     platform.pool(concurrency_limit=2)
     platform.api.post("/work_pools/pool/queues", json={"name": "urgent", "is_paused": True})

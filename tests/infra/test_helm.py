@@ -284,6 +284,7 @@ VARIANTS = [
     ("backup.s3.bucket=", "backup.volume.accessMode=ReadWriteMany"),
     ("backup.enabled=false", "exporter.enabled=false", "migrations.enabled=false", "networkPolicies.enabled=false"),
     ("jobs.namespace=prefect-runs", "networkPolicies.monitoringFrom=null", "auth.secret="),
+    ("networkPolicies.mailPorts={465,587}", "networkPolicies.ingressFrom[0].ipBlock.cidr=10.40.128.0/20"),
 ]
 
 
@@ -311,9 +312,11 @@ def test_a_misspelt_key_of_kubernetes_is_found() -> None:
     [
         ("exporter.prot=1", "'prot' not allowed"),
         ("exporter.port=70000", "maximum: got 70,000"),
+        ("environment=Prod!", "does not match pattern"),
         ("backup.keep=0", "minimum: got 0"),
         ("backup.schedule=daily", "does not match pattern"),
         ("networkPolicies.ingresFrom=null", "'ingresFrom' not allowed"),
+        ("networkPolicies.mailPorts={smtp}", "got string, want integer"),
         ("podDisruptionBudgets.server.maxUnavailable=1", "maxProperties"),
         ("workers.env.log-level=debug", "does not match pattern"),
         ("backup.s3.repository=", "backup.s3.repository is needed"),
@@ -467,12 +470,61 @@ def test_the_api_lets_in_who_asks_it_and_nobody_else() -> None:
 def test_only_who_needs_the_database_reaches_it() -> None:
     objects = rendered("prod")
     reach = {o["metadata"]["name"]: o["spec"]["egress"] for o in objects if o["kind"] == "NetworkPolicy"}
-    storage = {"ipBlock": {"cidr": "10.20.0.0/16"}}
+    storage = {"ipBlock": {"cidr": "10.40.0.0/16"}}
     with_storage = {name for name, rules in reach.items() if any(storage in rule.get("to", ()) for rule in rules)}
     own = {"prefect-platform-backup", "prefect-platform-migrate"}
     assert with_storage == {"prefect-server", "prefect-server-services", *own}
     redis = {name for name, rules in reach.items() for rule in rules for port in rule["ports"] if port["port"] == 6379}
     assert redis == {"prefect-server", "prefect-server-services"}
+
+
+@pytest.mark.parametrize("environment", ["qa", "prod"])
+def test_the_examples_find_the_database_that_the_examples_of_terraform_make(environment: str) -> None:
+    """Otherwise nothing started on EKS would reach it."""
+    network = re.findall(
+        r'^  cidr +?= "(.+)"', (ROOT / f"infra/terraform/environments/{environment}/main.tf").read_text(), re.M
+    )
+    assert [
+        peer["ipBlock"]["cidr"] for peer in read(f"platform.{environment}.yaml")["networkPolicies"]["storage"]
+    ] == network
+
+
+def reach(objects: list[dict[str, Any]], port: int) -> dict[str, set[str]]:
+    """Who may reach that port of what: the policy's name -> addresses; none: anywhere."""
+    found: dict[str, set[str]] = {}
+    for policy in (o for o in objects if o["kind"] == "NetworkPolicy"):
+        for rule in policy["spec"]["egress"]:
+            if port in [one["port"] for one in rule["ports"]]:
+                peers = {peer["ipBlock"]["cidr"] for peer in rule.get("to", ()) if "ipBlock" in peer}
+                found[policy["metadata"]["name"]] = peers
+    return found
+
+
+def test_whoever_has_a_role_reaches_the_agent_that_gives_it() -> None:
+    """That of EKS Pod Identity, on each node: without it nobody reads a bucket where policies are enforced."""
+    agent = {"169.254.170.23/32"}
+    with_a_role = {"prefect-workers": agent, "prefect-jobs": agent, "prefect-platform-backup": agent}
+    for environment in ("qa", "prod"):
+        assert reach(rendered(environment), 80) == with_a_role
+    assert reach(rendered("prod", "backup.s3.bucket="), 80).keys() == {"prefect-workers", "prefect-jobs"}
+    assert reach(rendered("dev"), 80) == {}
+
+
+def test_mail_leaves_from_where_notifications_are_sent_and_only_where_it_is_wanted() -> None:
+    assert reach(rendered("prod"), 587) == {}
+    objects = rendered("prod", "networkPolicies.mailPorts={465,587}")
+    for port in (465, 587):
+        assert reach(objects, port) == {
+            "prefect-server-services": set(),
+            "prefect-workers": set(),
+            "prefect-jobs": set(),
+        }
+
+
+def test_a_load_balancer_outside_the_cluster_may_be_let_in() -> None:
+    objects = rendered("prod", "networkPolicies.ingressFrom[0].ipBlock.cidr=10.40.128.0/20")
+    policy = only([o for o in objects if o["metadata"]["name"] == "prefect-server"], "NetworkPolicy")
+    assert policy["spec"]["ingress"][0]["from"][0] == {"ipBlock": {"cidr": "10.40.128.0/20"}}
 
 
 def test_everybody_may_ask_for_names() -> None:
@@ -501,6 +553,41 @@ def test_the_services_of_the_exporter_and_its_monitor_find_it() -> None:
     assert [e["port"] for e in monitor["spec"]["endpoints"]] == [p["name"] for p in service["spec"]["ports"]]
 
 
+def labels_of_targets(monitor: Mapping[str, Any]) -> dict[str, str]:
+    """Those that a target gets: at first its Service's name as the job, then what the monitor says."""
+    found = {"job": "service"}
+    for endpoint in monitor["spec"]["endpoints"]:
+        assert all(set(rule) == {"targetLabel", "replacement"} for rule in endpoint["relabelings"])
+        found |= {rule["targetLabel"]: rule["replacement"] for rule in endpoint["relabelings"]}
+    return found
+
+
+def test_the_monitors_give_their_targets_the_jobs_and_the_environment_that_the_alerts_go_by() -> None:
+    switched_on = ("exporter.serviceMonitor.enabled=true", "exporter.serviceMonitor.server=basic")
+    for environment in ENVIRONMENTS:
+        monitors = [o for o in rendered(environment, *switched_on) if o["kind"] == "ServiceMonitor"]
+        found = {o["metadata"]["name"]: labels_of_targets(o) for o in monitors}
+        assert found == {
+            "prefect-platform-exporter": {"job": "prefect-exporter", "environment": environment},
+            "prefect-platform-server": {"job": "prefect-api", "environment": environment},
+        }
+    rules = (ROOT / "infra/monitoring/prometheus/rules/prefect.yml").read_text()
+    assert {"prefect-exporter", "prefect-api"} <= set(
+        re.findall(r"[\w-]+", " ".join(re.findall(r'job=~?"(.+?)"', rules)))
+    )
+
+
+def test_a_prometheus_of_its_own_needs_no_label_of_the_environment() -> None:
+    found = rendered("prod", "exporter.serviceMonitor.enabled=true", "environment=")
+    assert labels_of_targets(only(found, "ServiceMonitor")) == {"job": "prefect-exporter"}
+
+
+def test_what_the_exporter_says_of_a_release_keeps_its_own_environment() -> None:
+    """One API may hold several environments' releases."""
+    (endpoint,) = only(rendered("prod", "exporter.serviceMonitor.enabled=true"), "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["honorLabels"] is True
+
+
 def test_the_exporter_is_started_with_what_it_takes() -> None:
     """From where the server image keeps it, with arguments that it knows and the setting that it reads."""
     objects = rendered("prod", "backup.s3.bucket=", "backup.volume.accessMode=ReadWriteMany")
@@ -523,7 +610,8 @@ def test_of_backups_that_the_exporter_does_not_see_it_knows_the_cronjob(env: str
     objects = rendered(env)
     (box,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     asked = command.parser().parse_args(box["args"][2:])
-    assert asked.backups is None and asked.backups_cronjob == only(objects, "CronJob")["metadata"]["name"]
+    made = only(objects, "CronJob")["metadata"]
+    assert asked.backups is None and asked.backups_cronjob == (made["namespace"], made["name"])
 
 
 def test_images_run_as_the_user_that_they_were_made_for() -> None:
@@ -551,6 +639,38 @@ def test_the_pools_are_those_of_the_environment_file(capsys: pytest.CaptureFixtu
     assert asked == [f"worker.config.workPool={pool['name']}" for pool in written.values()]
     for words in commands:
         assert all((ROOT / words[at + 1]).is_file() for at, word in enumerate(words) if word == "--values")
+
+
+def test_no_worker_is_replaced_while_an_old_api_pod_serves() -> None:
+    """A newer worker may ask an older server for what it does not know. `sh -e` stops where the server does not come up."""
+    for environment in ENVIRONMENTS:
+        waited = [release.name for release in installed(environment) if "--wait" in release.command(environment)]
+        names = [release.name for release in installed(environment)]
+        assert waited == ["prefect-server"] and all(
+            "worker" in name for name in names[names.index("prefect-server") + 1 :]
+        )
+
+
+def test_nothing_that_is_waited_for_waits_for_a_hook_that_comes_after_it() -> None:
+    """The server's pods are well only on a migrated database: its own chart would migrate after them, and never get there."""
+    for environment in ENVIRONMENTS:
+        assert server(environment)["migrations"]["enabled"] is False
+        for found in rendered(environment):
+            hook = found["metadata"].get("annotations", {}).get("helm.sh/hook")
+            assert hook in (None, "pre-install,pre-upgrade"), found["metadata"]["name"]
+
+
+def test_helm_waits_for_the_migration_longer_than_that_may_take() -> None:
+    """By itself it gives a hook five minutes, and a large table takes more."""
+    words = installed("prod")[0].command("prod")
+    minutes = int(words[words.index("--timeout") + 1].removesuffix("m"))
+    assert minutes * 60 > only(rendered("prod"), "Job")["spec"]["activeDeadlineSeconds"] >= 900
+
+
+def test_helm_takes_every_word_that_is_printed() -> None:
+    known = run("helm", "upgrade", "--help")
+    for release in installed("prod"):
+        assert all(f" {word} " in known for word in release.command("prod") if word.startswith("--"))
 
 
 def test_a_pool_that_does_not_live_on_kubernetes_is_told() -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from infra.images import entrypoint, health
-from scripts import images
+from scripts import compose_test, images
+from scripts.docker_engine import Engine
 from scripts.images import ImageError
 from tests.infra.tools import ROOT, run
 from tests.repository import Repo
@@ -274,6 +275,25 @@ def test_all_three_images_are_built_from_the_commit_and_labelled_with_it(
     assert all(f"--build-arg COMMIT={checkout.head} " in call for call in calls)
     assert f"prefect-platform-flows:sha-{checkout.head}  123 MB" in capsys.readouterr().out
     assert b"committed\n" in (tmp_path / "context").read_bytes()
+
+
+@pytest.mark.parametrize(("words", "network"), [([], []), (["--network", "host"], ["host"])])
+def test_a_build_asks_for_no_network_that_a_builder_may_refuse_unless_it_is_told_to(
+    words: list[str], network: list[str], checkout: Repo, tmp_path: Path
+) -> None:
+    assert images.main(["worker", *words]) == 0
+    assert re.findall(r"--network (\S+)", (tmp_path / "calls").read_text()) == network
+
+
+@pytest.mark.parametrize(("own", "networks"), [(True, ["host"] * 3), (False, [])])
+def test_the_test_engine_alone_builds_in_this_machines_network(
+    own: bool, networks: list[str], checkout: Repo, tmp_path: Path
+) -> None:
+    """It has no bridge."""
+    docker = images.client()
+    assert docker
+    compose_test.build(Engine(docker, own), checkout.path, checkout.head)
+    assert re.findall(r"--network (\S+)", (tmp_path / "calls").read_text()) == networks
 
 
 def test_a_dirty_work_tree_is_refused_by_name(

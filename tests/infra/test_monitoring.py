@@ -253,13 +253,61 @@ def test_an_alert_that_never_fires_or_fires_at_once_fails_its_test(
     whole = yaml.safe_load(RULES.read_text())
     for rule in (rule for group in whole["groups"] for rule in group["rules"] if "alert" in rule):
         change(rule)
-    for folder in ("rules", "tests"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "rules/prefect.yml").write_text(yaml.safe_dump(whole))
-    copies = [shutil.copy(path, tmp_path / "tests") for path in RULE_TESTS]
+    assert missed(tmp_path, whole) == {rule["alert"] for rule in alerts()}
+
+
+def missed(folder: Path, changed: dict[str, Any]) -> set[str]:
+    """The alerts whose tests fail with these rules."""
+    for name in ("rules", "tests"):
+        (folder / name).mkdir()
+    (folder / "rules/prefect.yml").write_text(yaml.safe_dump(changed))
+    copies = [shutil.copy(path, folder / "tests") for path in RULE_TESTS]
     answer = attempt("promtool", "test", "rules", *copies)
-    noticed = set(re.findall(r"alertname: (\w+),", answer.stdout + answer.stderr))
-    assert noticed == {rule["alert"] for rule in alerts()}
+    return set(re.findall(r"alertname: (\w+),", answer.stdout + answer.stderr))
+
+
+def mixing(text: str) -> str:
+    """Without its environment: an expression that takes all of them for one."""
+    return re.sub(r"\b(by|on|group_left) \(environment(?:, )?", r"\1 (", text)
+
+
+@infra
+def test_a_rule_that_mixes_two_environments_fails_its_test(tmp_path: Path) -> None:
+    """In one Prometheus: dev's outage neither hides nor raises an alert of prod's."""
+    whole = yaml.safe_load(RULES.read_text())
+    changed = set()
+    for rule in (rule for group in whole["groups"] for rule in group["rules"]):
+        if (text := mixing(rule["expr"])) != rule["expr"]:
+            rule["expr"] = text
+            changed.add(rule.get("alert") or rule["record"])
+    using = {rule["alert"] for rule in alerts() if any(name in rule["expr"] for name in changed if ":" in name)}
+    assert missed(tmp_path, whole) == {name for name in changed if ":" not in name} | using - {"PrefectBackupUnwatched"}
+
+
+@infra
+def test_whatever_a_rule_compares_or_adds_up_it_does_by_environment() -> None:
+    """A CronJob by its namespace, of which an environment has its own."""
+    for rule in rules():
+        clauses = re.findall(r"\b(?:by|on) \(([^)]*)\)", rule["expr"])
+        bare = re.findall(r"\b(?:sum|min|max|count|group|avg) ?\(|\bignoring\b|\bwithout\b", rule["expr"])
+        name = rule.get("alert") or rule["record"]
+        assert not bare and not [one for one in clauses if not {"environment", "namespace"} & set(one.split(", "))], (
+            name
+        )
+
+
+@infra
+def test_a_target_of_others_is_no_concern_of_the_rules() -> None:
+    """Each job that a rule or a dashboard asks for is one that our Prometheus scrapes, and is so called that no other is meant."""
+    scraped = {
+        one["job_name"] for one in yaml.safe_load((HOME / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    }
+    asked = [(place, pattern) for place, text in expressions() for pattern in re.findall(r'job=~?"([^"]+)"', text)]
+    assert asked
+    for place, pattern in asked:
+        assert all(any(re.fullmatch(one, job) for job in scraped) for one in pattern.split("|")), place
+    assert not [place for place, text in expressions() if re.search(r"\bup\b(?!\{[^}]*job=)", text)]
+    assert {job for job in scraped if not job.startswith("prefect-")} == {"prometheus", "alertmanager"}
 
 
 @infra
@@ -388,7 +436,9 @@ def prometheus(folder: Path, address: str) -> Iterator[httpx.Client]:
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES)],
-        "scrape_configs": [{"job_name": "exporter", "static_configs": [{"targets": [urlparse(address).netloc]}]}],
+        "scrape_configs": [
+            {"job_name": "prefect-exporter", "static_configs": [{"targets": [urlparse(address).netloc]}]}
+        ],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     words = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]

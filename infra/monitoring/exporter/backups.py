@@ -21,14 +21,15 @@ class Backups:
 
     folder: Path | None = None
     schedule: Mapping[str, Any] = field(default_factory=lambda: {"interval": DAY.total_seconds()})
-    cronjob: str | None = None
+    cronjob: tuple[str, str] | None = None
+    """Its namespace and its name."""
 
     def __call__(self, client: Client) -> Iterator[Sample]:
         yield from self._warehouse(client)
         if self.folder:
             yield from self._files(self.folder)
         if self.cronjob:
-            yield "backup_cronjob_info", 1, self.cronjob
+            yield "backup_cronjob_info", 1, *self.cronjob
 
     def _files(self, folder: Path) -> Iterator[Sample]:
         files = [p.stat() for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]

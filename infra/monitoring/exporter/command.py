@@ -107,10 +107,20 @@ def parser() -> argparse.ArgumentParser:
         help="how often: seconds, or five fields of cron and a time zone, such as '15 2 * * * Etc/UTC'; default: %(default)s",
     )
     made.add_argument(
-        "--backups-cronjob", metavar="NAME", help="the CronJob that makes them where no folder has them, for a rule"
+        "--backups-cronjob",
+        type=_cronjob,
+        metavar="NAMESPACE/NAME",
+        help="the CronJob that makes them where no folder has them, for a rule",
     )
     made.add_argument("--once", action="store_true", help="read once, print, end")
     return made
+
+
+def _cronjob(text: str) -> tuple[str, str]:
+    namespace, _, name = text.partition("/")
+    if not namespace or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a namespace and a name, such as prefect-prod/backup")
+    return namespace, name
 
 
 def _schedule(text: str) -> dict[str, Any]:

@@ -66,7 +66,10 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     # backups
     "backup_timestamp_seconds": ("When the newest backup was made; 0: there is none.", ("of",)),
     "backup_due_timestamp_seconds": ("When the one after it should be made.", ("of",)),
-    "backup_cronjob_info": ("A CronJob whose backups the exporter does not see (--backups-cronjob).", ("cronjob",)),
+    "backup_cronjob_info": (
+        "A CronJob whose backups the exporter does not see (--backups-cronjob).",
+        ("namespace", "cronjob"),
+    ),
     "backup_bytes": ("The size of the newest backup's file.", ("of",)),
     "backup_verified": ("1 if the newest backup was restored and compared.", ("of",)),
 }

@@ -45,6 +45,14 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* What the alert rules go by; without it the job would be the Service's name: {{ include "platform.targetLabels" (list "prefect-api" .) }} */}}
+{{- define "platform.targetLabels" -}}
+- {targetLabel: job, replacement: {{ index . 0 }}}
+{{- with (index . 1).Values.environment }}
+- {targetLabel: environment, replacement: {{ . }}}
+{{- end }}
+{{- end }}
+
 {{/* Does the exporter see the backups' folder? */}}
 {{- define "platform.backupsSeen" -}}
 {{- if and .Values.backup.enabled (not .Values.backup.s3.bucket) (eq .Values.backup.volume.accessMode "ReadWriteMany") }}yes{{ end -}}
