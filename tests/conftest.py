@@ -68,8 +68,15 @@ SLOWEST = (
 """They begin, so that no process is left with them at the end."""
 
 
+SECONDS_OF_A_STACK_TEST = 900
+"""Its time includes its fixtures': a platform, its workers, the first deploy. On a slow machine with others beside it, too."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In the order of files where one process runs all."""
+    for item in items:
+        if item.get_closest_marker("stack") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SECONDS_OF_A_STACK_TEST))
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: next((n for n, s in enumerate(SLOWEST) if item.nodeid.startswith(s)), len(SLOWEST)))
 

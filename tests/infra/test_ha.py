@@ -77,7 +77,6 @@ def outcome(trial: Trial, ends_of_silent_runs: object) -> Report:
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(900)
 def test_no_run_is_lost_while_parts_of_the_platform_go_and_come_back(outcome: Report) -> None:
     assert outcome.good, ha.table(outcome)
     assert sum(outcome.states.values()) == RUNS
@@ -86,7 +85,6 @@ def test_no_run_is_lost_while_parts_of_the_platform_go_and_come_back(outcome: Re
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(900)
 def test_a_client_does_not_notice_that_one_of_two_replicas_is_gone(outcome: Report) -> None:
     [killed] = [one for one in outcome.away if one.fault == "kill -9 of an API replica"]
     assert killed.failed <= 3  # requests that were under way; it takes 10 s and more to come back
@@ -107,7 +105,6 @@ def states(trial: Trial, run: str) -> list[str]:
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(900)
 def test_a_run_without_a_sign_of_life_crashes_and_is_tried_again_where_its_deployment_asks_for_it(
     ends_of_silent_runs: dict[str, list[str]],
 ) -> None:

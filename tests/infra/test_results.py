@@ -81,7 +81,6 @@ def template() -> dict[str, Any]:
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(900)
 def test_a_workers_result_is_json_in_the_bucket_and_another_process_reads_it(
     api: Client, real_server: Server, s3: str, tmp_path: Path
 ) -> None:
@@ -103,7 +102,6 @@ def test_a_workers_result_is_json_in_the_bucket_and_another_process_reads_it(
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(900)
 def test_the_block_is_made_once_changed_where_it_differs_and_holds_no_key(api: Client) -> None:
     assert "is made" in results.block(api, "idem", "s3://bucket/results")
     assert "is as it should be" in results.block(api, "idem", "s3://bucket/results")
