@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -10,13 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-SECONDS_TO_START = 90
+SECONDS_TO_START = 240  # it needs some 10 of one core, and is not alone: 90 were not enough
 SECONDS_TO_STOP = 5
 SECONDS_OF_PATIENCE = 90
 """The server itself waits 60 s for SQLite's lock before it answers 503."""
@@ -106,10 +107,13 @@ class PatientTransport(httpx.HTTPTransport):
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on at this moment. Below those that the system gives to outgoing connections: one of these
+    would take it before the server does that it is for."""
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def clean_environment(home: Path) -> dict[str, str]:
