@@ -22,6 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 from deployer import loading
 from tests.fake_prefect import FakePrefect
 from tests.server import Server, patient_client, real_prefect
+from tests.skips import IN_CI
 
 # Nothing of the shell that started the tests may reach them: not its Prefect, its git (a hook's GIT_DIR!) or its CI.
 FOREIGN = re.compile(
@@ -39,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(patch.undo)
     live_in(home, patch)
     stay_on_loopback(patch)
+    set_up_hypothesis(in_ci=config.stash[IN_CI])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to Ctrl-C
     measured = tuple(name for name in os.environ if name.startswith("COVERAGE_"))
     patch.setattr(
@@ -83,6 +85,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
     return ByFile(config, log)
+
+
+def set_up_hypothesis(in_ci: bool) -> None:
+    """The same examples at every run of CI: it is about the change at hand. New ones are found where people work. And no limit
+    to an example's time, which only measures how busy the machine is."""
+    from hypothesis import HealthCheck, settings  # it looks at the environment, which has just been emptied
+
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("tests", deadline=None, derandomize=in_ci, suppress_health_check=slow)
+    settings.load_profile("tests")
 
 
 def live_in(home: Path, patch: pytest.MonkeyPatch) -> None:
