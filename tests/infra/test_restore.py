@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.postgres", "tests.flows.maintenance.s3"]
 
 POOLS = {"ingestion": "old-ingestion", "maintenance": "old-maintenance"}
+# Or Prefect ends a run itself that has been cancelling for five minutes, and `settle` finds one less.
+PATIENT = {"PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "3600"}
 
 
 def run_of(api: Client, deployment: str, *states: str) -> str:
@@ -60,7 +62,7 @@ def platform() -> Iterator[Stack]:
         stack.find_programs()
     except stack.StackError as error:
         pytest.skip(str(error))
-    with stack.running(POOLS, replicas=1, serve=False) as found:
+    with stack.running(POOLS, replicas=1, settings=PATIENT, serve=False) as found:
         yield found
 
 
