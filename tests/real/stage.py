@@ -296,7 +296,7 @@ def worker(url: str, pool: str, folder: Path) -> Iterator[Path]:
             start_new_session=True,
         )
     try:
-        until(lambda: _online(url, pool) or (process.poll() is not None and pytest.fail(log.read_text())), 90)
+        until(lambda: _online(url, pool) or (process.poll() is not None and pytest.fail(log.read_text())), 240)
         yield log
     finally:
         process.terminate()
