@@ -47,6 +47,7 @@ USUAL_ORDER = ("dev", "qa", "prod")  # so that their ports stay the same, whatev
 
 WORKER_NAME = "local"
 SECONDS_TO_START = 180  # for a slow machine that compiles Prefect on the way; usually it takes 4 to 12
+SECONDS_TO_ANSWER = 15
 
 # What a child may know of the shell that called `up`. No PREFECT_* (a real API's address and key!), no PYTHON* (slower
 # starts, foreign modules), no GIT_* (a hook's GIT_DIR).
@@ -249,13 +250,25 @@ def _ask(port: int, path: str, body: Mapping[str, object] | None = None, seconds
     return None
 
 
-def _answers(port: int, seconds: float = 3) -> bool:
+def _insist(port: int, path: str, body: Mapping[str, object] | None = None) -> Any:
+    """As `_ask`, of an API that is up: for a moment it may be too busy, or its database locked."""
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
+    while (found := _ask(port, path, body)) is None and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+    return found
+
+
+def _answers(port: int, seconds: float) -> bool:
     return _ask(port, "/health", seconds=seconds) is True
 
 
-def _is_online(port: int, pool: str, since: datetime | None = None) -> bool:
+def _is_well(port: int) -> bool:
+    return _insist(port, "/health") is True
+
+
+def _is_online(port: int, pool: str, since: datetime | None = None, ask: Callable[..., Any] = _ask) -> bool:
     """Has the pool's worker reported (since then)? The API calls it online for a while after it is gone."""
-    found = _ask(port, f"/work_pools/{quote(pool, safe='')}/workers/filter", {}) or []
+    found = ask(port, f"/work_pools/{quote(pool, safe='')}/workers/filter", {}) or []
     ours = [one for one in found if one["name"] == WORKER_NAME and one["status"] == "ONLINE"]
     return any(since is None or datetime.fromisoformat(one["last_heartbeat_time"]) >= since for one in ours)
 
@@ -563,8 +576,8 @@ def status(state: Path) -> list[Status]:
 
 def _status(state: Path, name: str, entry: Entry, running: set[str]) -> Status:
     workers = {role: pool for role, pool in entry.workers.items() if role in running}
-    answers = API in running and _answers(entry.port)
-    online = [pool for pool in workers.values() if answers and _is_online(entry.port, pool)]
+    answers = API in running and _is_well(entry.port)
+    online = [pool for pool in workers.values() if answers and _is_online(entry.port, pool, ask=_insist)]
     ended = [f"{title} does not run" for role, title in entry.titles.items() if role not in running]
     mute = ["the API runs, but does not answer"] if API in running and not answers else []
     offline = [f"the worker of {pool} runs, but is not online" for pool in workers.values() if pool not in online]
@@ -615,7 +628,7 @@ def env(name: str, repo: Path, state: Path) -> dict[str, str]:
     """What `deploy.py` has to know to deploy this repository to an environment that is up here."""
     state = state.resolve()
     entry = _read(state).get(name)
-    if entry is None or (name, API) not in marked.running(state) or not _answers(entry.port):
+    if entry is None or (name, API) not in marked.running(state) or not _is_well(entry.port):
         raise LocalError(f"{name} is not up. Start it: python scripts/local.py up {name}")
     return {
         "PREFECT_API_URL": entry.api_url,

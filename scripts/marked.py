@@ -19,8 +19,8 @@ from pathlib import Path
 
 API = "api"
 # Runs first, so that they still tell the API that they crash; then workers, what those left behind, and the API, which
-# hears nothing while it makes its database. Seconds until they are killed.
-ENDING = (("run", 10.0), ("worker", 10.0), ("run", 2.0), (API, 5.0))
+# hears nothing while it makes its database. Seconds until they are killed: on a slow machine all of them take their time.
+ENDING = (("run", 30.0), ("worker", 30.0), ("run", 5.0), (API, 15.0))
 PAUSE = 0.1
 
 Say = Callable[[str], None]

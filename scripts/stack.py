@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -646,15 +646,19 @@ def _psql(stack: Stack, statement: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """All held until all are known, so that none is given twice."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """All held until all are known, so that none is given twice.
+
+    Below those that the system gives to outgoing connections: one of these would take a port while nobody listens there, before
+    its part has started or while it starts again.
+    """
+    found: list[int] = []
+    with ExitStack() as held:
+        while len(found) < count:
+            port = 10_000 + secrets.randbelow(22_000)
+            with suppress(OSError):
+                held.enter_context(socket.socket()).bind((HOST, port))
+                found.append(port)
+    return found
 
 
 if __name__ == "__main__" and sys.argv[1:2] == ["guard"]:

@@ -22,6 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 from deployer import loading
 from tests.fake_prefect import FakePrefect
 from tests.server import Server, patient_client, real_prefect
+from tests.skips import IN_CI
 
 # Nothing of the shell that started the tests may reach them: not its Prefect, its git (a hook's GIT_DIR!) or its CI.
 FOREIGN = re.compile(
@@ -39,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(patch.undo)
     live_in(home, patch)
     stay_on_loopback(patch)
+    set_up_hypothesis(in_ci=config.stash[IN_CI])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to Ctrl-C
     measured = tuple(name for name in os.environ if name.startswith("COVERAGE_"))
     patch.setattr(
@@ -68,14 +70,31 @@ SLOWEST = (
 """They begin, so that no process is left with them at the end."""
 
 
+SECONDS_OF_A_STACK_TEST = 900
+"""Its time includes its fixtures': a platform, its workers, the first deploy. On a slow machine with others beside it, too."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In the order of files where one process runs all."""
+    for item in items:
+        if item.get_closest_marker("stack") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SECONDS_OF_A_STACK_TEST))
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: next((n for n, s in enumerate(SLOWEST) if item.nodeid.startswith(s)), len(SLOWEST)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
     return ByFile(config, log)
+
+
+def set_up_hypothesis(in_ci: bool) -> None:
+    """The same examples at every run of CI: it is about the change at hand. New ones are found where people work. And no limit
+    to an example's time, which only measures how busy the machine is."""
+    from hypothesis import HealthCheck, settings  # it looks at the environment, which has just been emptied
+
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("tests", deadline=None, derandomize=in_ci, suppress_health_check=slow)
+    settings.load_profile("tests")
 
 
 def live_in(home: Path, patch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from bench.servers import postgresql_programs
 from tests.server import clean_environment, free_port
 
 REASON = "PostgreSQL's programs are not on this machine (apt or brew install postgresql)"
-SECONDS_TO_START = 60
+SECONDS_TO_START = 180
 USER = "tester"
 
 # The server's standard input is a leash: when the other end is closed, also because the tests were killed, this stops

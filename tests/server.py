@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -10,15 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-SECONDS_TO_START = 90
+SECONDS_TO_START = 240  # it needs some 10 of one core, and is not alone: 90 were not enough
 SECONDS_TO_STOP = 5
-SECONDS_OF_PATIENCE = 30
+SECONDS_OF_PATIENCE = 90
+"""The server itself waits 60 s for SQLite's lock before it answers 503."""
 
 # The server's standard input is a leash: it ends with the process that holds the other end,
 # also when that one is killed and can't clean up.
@@ -74,7 +76,7 @@ def real_prefect(home: Path, settings: Mapping[str, str] | None = None) -> Itera
         _stop(process)
 
 
-def patient_client(url: str, timeout: float = 30) -> httpx.Client:
+def patient_client(url: str, timeout: float = SECONDS_OF_PATIENCE) -> httpx.Client:
     """For a server on SQLite: a request that finds the database locked is made again."""
     return httpx.Client(base_url=url, transport=PatientTransport(), timeout=timeout)
 
@@ -82,7 +84,8 @@ def patient_client(url: str, timeout: float = 30) -> httpx.Client:
 class PatientTransport(httpx.HTTPTransport):
     """Asks again when SQLite was locked: the server then answers 503, or hangs up, and has done nothing.
 
-    A connection each time: the server closes it after a 500, but does not say so.
+    A request that got no answer in time is not made again: it may have been done. A connection each time: the server closes
+    it after a 500, but does not say so.
     """
 
     def __init__(self) -> None:
@@ -93,7 +96,7 @@ class PatientTransport(httpx.HTTPTransport):
         while time.monotonic() < deadline:
             try:
                 response = super().handle_request(request)
-            except (httpx.ReadError, httpx.RemoteProtocolError):
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
                 pass
             else:
                 if response.status_code != 503:
@@ -104,10 +107,13 @@ class PatientTransport(httpx.HTTPTransport):
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on at this moment. Below those that the system gives to outgoing connections: one of these
+    would take it before the server does that it is for."""
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def clean_environment(home: Path) -> dict[str, str]:

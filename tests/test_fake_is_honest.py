@@ -677,6 +677,7 @@ def every(minutes: int, **fields: Any) -> Json:
 
 
 PAST = {"start_time": "2024-01-01T00:00:00Z", "end_time": "2024-01-01T01:00:00Z"}
+FUTURE = {"start_time": "2040-01-01T00:00:00Z"}  # so far off that no run becomes due within a test
 
 
 def test_sending_a_deployment_again_takes_over_the_one_that_is_there(api: httpx.Client, unique: Unique) -> None:
@@ -722,7 +723,7 @@ def test_sending_a_deployment_again_without_schedules_deletes_them(api: httpx.Cl
 def test_sending_a_deployment_again_forgets_its_future_runs(api: httpx.Client, unique: Unique) -> None:
     name = unique("flow")
     deployment = deploy(api, name, schedules=[every(5)])
-    assert schedule(api, deployment)
+    assert schedule(api, deployment, **FUTURE)
     deploy(api, name)
     assert runs(api, deployment) == []
 
@@ -943,7 +944,7 @@ def test_labels_cannot_be_patched(api: httpx.Client, unique: Unique) -> None:
 
 def test_a_patch_of_whatever_forgets_the_future_runs_of_schedules(api: httpx.Client, unique: Unique) -> None:
     deployment = deploy(api, unique("flow"), schedules=[every(5)])
-    assert schedule(api, deployment)
+    assert schedule(api, deployment, **FUTURE)
     patch(api, deployment)
     assert runs(api, deployment) == []
 
@@ -1079,10 +1080,9 @@ def test_scheduling_again_makes_no_run_twice(api: httpx.Client, unique: Unique) 
 
 def test_scheduling_from_before_a_patch_brings_back_what_it_took(api: httpx.Client, unique: Unique) -> None:
     deployment = deploy(api, unique("flow"), version="A", schedules=[every(20)])
-    times = {"start_time": "2040-01-01T00:00:00Z"}
-    before = schedule(api, deployment, **times)
+    before = schedule(api, deployment, **FUTURE)
     patch(api, deployment, version="B")
-    after = schedule(api, deployment, **times)
+    after = schedule(api, deployment, **FUTURE)
     assert [run["expected_start_time"] for run in after] == [run["expected_start_time"] for run in before]
     assert {run["deployment_version"] for run in before} == {"A"}
     assert {run["deployment_version"] for run in after} == {"B"}
@@ -1122,7 +1122,7 @@ def test_changing_a_schedule_forgets_future_runs_and_deleting_it_also_overdue_on
 ) -> None:
     deployment = deploy(api, unique("flow"), schedules=[every(30)])
     schedule(api, deployment, **PAST)
-    schedule(api, deployment)
+    schedule(api, deployment, **FUTURE)
     path = f"/deployments/{deployment['id']}/schedules/{deployment['schedules'][0]['id']}"
     ok(api.patch(path, json={"active": True}))
     assert len(runs(api, deployment)) == 3

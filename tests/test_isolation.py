@@ -11,14 +11,22 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from tests.repository import Repo
 from tests.server import free_port, real_prefect, start
+from tests.skips import IN_CI
 
 
 def test_the_home_of_a_test_is_new_and_empty(home: Path) -> None:
     assert Path.home() == home
     assert list(home.iterdir()) == []
+
+
+def test_in_ci_a_property_is_tried_on_the_same_examples_at_every_run(pytestconfig: pytest.Config) -> None:
+    assert settings.default
+    assert settings.default.derandomize == pytestconfig.stash[IN_CI]
+    assert settings.default.deadline is None
 
 
 def test_no_setting_of_the_shell_gets_through() -> None:

@@ -137,25 +137,30 @@ def follow(
     seen: dict[str, datetime] = {}
     state, waited, quiet = None, 0.0, 0.0
     while True:
-        flow_run = client.get(f"/flow_runs/{run}")
+        lines = list(_logs(client, run, max(seen.values()) - LATE if seen else None))
+        flow_run = client.get(f"/flow_runs/{run}")  # after the lines: a run ends first, and then says so
         final = flow_run["state_type"] in FINAL
         if flow_run["state"]["name"] != state:
             state = flow_run["state"]["name"]
             yield {"state": flow_run}
-        new = [log for log in _logs(client, run, max(seen.values()) - LATE if seen else None) if log["id"] not in seen]
+        new = [log for log in lines if log["id"] not in seen]
         for log in new:
             seen[log["id"]] = _time(log["timestamp"])
             yield {"log": log}
-        ended = any(log["message"].startswith("Finished in state") for log in new)
-        if (final and (ended or quiet >= FLUSH)) or (patience is not None and waited >= patience.total_seconds()):
+        ended = any(log["message"].startswith("Finished in state") and not log.get("task_run_id") for log in new)
+        if (final and (ended or quiet >= FLUSH[flow_run["state_type"]])) or (
+            patience is not None and waited >= patience.total_seconds()
+        ):
             return
         wait(1.0)
         waited += 1.0
         quiet = 0.0 if new or not final else quiet + 1.0
 
 
-FLUSH = 3.0
-"""Seconds without a line after which no more will come: a run sends its last ones after its state, every 2 s."""
+FLUSH = {"COMPLETED": 15.0, "FAILED": 15.0, "CANCELLED": 3.0, "CRASHED": 3.0}
+"""Seconds without a line after which no more will come. A run sends its last ones after its state, every 2 s, and where the
+API does not take them it tries again, 2 and 4 s later. The very last says that it finished, and then nobody waits: only for a
+run that logs no such line. One that was ended from outside says no such thing."""
 
 LATE = timedelta(seconds=30)
 """Worker and flow run send their lines in batches of their own: an older one may come after a newer one."""

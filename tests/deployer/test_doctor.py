@@ -401,7 +401,7 @@ def test_a_remote_that_never_answers_leaves_no_process_behind(
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    monkeypatch.setattr(revision, "PATIENCE", 2.0)
+    monkeypatch.setattr(revision, "PATIENCE", 6.0)
     with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/shop.git"
@@ -411,7 +411,7 @@ def test_a_remote_that_never_answers_leaves_no_process_behind(
         finally:
             over.set()
             server.shutdown()
-    assert said == "no answer within 2 s"
+    assert said == "no answer within 6 s"
     assert url in before[0] and url not in after
 
 

@@ -84,6 +84,44 @@ def test_each_line_is_told_once_also_one_that_comes_late(deployed: Command) -> N
     assert re.findall("now (.*)", run(deployed).err) == ["PENDING", "RUNNING", "COMPLETED"]
 
 
+def tell(command: Command, later: dict[int, tuple[str, dict[str, Any]]]) -> list[int]:
+    """The run completes at once, and its lines come after so many seconds. How often it was asked for, one a second."""
+    asked = [0]
+
+    def on_request(request: Recorded) -> None:
+        if request.method == "GET" and request.path.startswith("/flow_runs/"):
+            run = request.path.removeprefix("/flow_runs/")
+            asked[0] += 1
+            with command.fake.backstage as client:
+                if asked[0] == 1:
+                    client.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "COMPLETED"}, "force": True})
+                if line := later.get(asked[0]):
+                    log = {"name": "flow", "level": 20, "flow_run_id": run, "timestamp": "2026-01-01T12:00:00Z"}
+                    client.post("/logs/", json=[{**log, "message": line[0], **line[1]}]).raise_for_status()
+
+    command.fake.on_request = on_request
+    return asked
+
+
+def test_the_last_lines_are_waited_for_while_the_run_may_still_send_them(deployed: Command) -> None:
+    asked = tell(deployed, {10: ("at last", {}), 12: ("Finished in state Completed()", {})})
+    said = run(deployed)
+    assert "at last" in said.err and "Finished in state" in said.err
+    assert asked == [13]
+
+
+def test_a_task_that_finished_is_not_the_end_of_the_run(deployed: Command) -> None:
+    task = {"task_run_id": "00000000-0000-0000-0000-000000000001"}
+    tell(deployed, {2: ("Finished in state Completed()", task), 6: ("more of the flow", {})})
+    assert "more of the flow" in run(deployed).err
+
+
+def test_a_run_that_never_says_that_it_finished_is_waited_for_a_quarter_of_a_minute(deployed: Command) -> None:
+    asked = tell(deployed, {})
+    assert run(deployed).code == Exit.DONE
+    assert asked == [16]
+
+
 @pytest.mark.parametrize("ended", ["FAILED", "CRASHED", "CANCELLED"])
 def test_a_run_that_ends_otherwise_exits_4(deployed: Command, ended: str) -> None:
     work(deployed, "RUNNING", ended)

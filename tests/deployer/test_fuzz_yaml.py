@@ -191,7 +191,7 @@ def check_problems(problems: list[Problem], files: Mapping[str, str]) -> None:
 
 
 @given(text=files_like(ENVIRONMENT), variables=some.sampled_from([None, {}, VARIABLES]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_an_environment_file_is_an_environment_or_problems(text: str, variables: Mapping[str, str] | None) -> None:
     found, problems = environment.load(text, "environments/dev.yaml", variables)
     assert found or problems
@@ -206,7 +206,7 @@ def known() -> tuple[Environment, Document]:
 
 
 @given(text=files_like(CATALOGUE))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_catalogue_file_is_declarations_or_problems(text: str) -> None:
     declared, problems = catalog.load({"flows/alpha/deployments.yaml": text}, PATHS)
     check_problems(problems, {"flows/alpha/deployments.yaml": text})
@@ -214,7 +214,7 @@ def test_a_catalogue_file_is_declarations_or_problems(text: str) -> None:
 
 
 @given(one=files_like(ENVIRONMENT), other=files_like(CATALOGUE), variables=some.sampled_from([None, VARIABLES]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_files_without_a_problem_can_be_deployed_as_far_as_anybody_can_tell_without_importing_flows(
     one: str, other: str, variables: Mapping[str, str] | None
 ) -> None:
@@ -236,7 +236,7 @@ def asked(found: project.Contents) -> Any:
 
 
 @given(one=files_like(ENVIRONMENT), other=files_like(CATALOGUE))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_left_of_faulty_files_can_be_looked_at_further(one: str, other: str) -> None:
     files = {"environments/dev.yaml": one, "flows/alpha/deployments.yaml": other}
     found, _ = project.examine(Tree(PATHS, files), "dev", VARIABLES)
@@ -267,7 +267,7 @@ def run(repo: Repo, *words: str) -> tuple[int, str]:
 @given(
     one=files_like(ENVIRONMENT).map(str.encode) | some.binary(max_size=60), other=files_like(CATALOGUE).map(str.encode)
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_validate_and_target_end_in_an_answer_and_never_in_a_traceback(repo: Repo, one: bytes, other: bytes) -> None:
     for name, data in zip(FILES, (one, other), strict=True):
         Path(repo.path, name).write_bytes(data)
@@ -277,7 +277,7 @@ def test_validate_and_target_end_in_an_answer_and_never_in_a_traceback(repo: Rep
 
 
 @given(text=some.text(max_size=80) | mutilated("export A='b c' # d\nB=\"e\"\n"))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_file_of_variables_is_read_or_refused_in_words(text: str) -> None:
     path = Path("variables.env")
     path.write_bytes(text.encode("utf-8", errors="surrogatepass"))

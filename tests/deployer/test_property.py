@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,16 +12,11 @@ from deployer import preview
 from tests.deployer.stage import Config, Killed, Stage, deployment, schedule_ids, state
 from tests.fake_prefect import FakePrefect
 
-IN_CI = os.environ.get("CI") == "true"
-settings.register_profile(
-    "engine",
-    deadline=None,
-    derandomize=IN_CI,
+ENGINE = settings(
     report_multiple_bugs=False,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
-settings.load_profile("engine")
 
 VARIABLES = {"TOKEN": "value-of-the-token", "DSN": "value-of-the-dsn"}
 COMMITS = [digit * 40 for digit in "0123456789abcdef"]
@@ -245,7 +239,7 @@ def assert_settled(stage: Stage, wanted: Config, commit: str) -> None:
 
 
 @given(data=some.data(), prune=prunes, recorded=some.booleans())
-@settings(max_examples=40)
+@settings(ENGINE, max_examples=40)
 def test_a_series_of_deploys_ends_as_the_last_alone(data: some.DataObject, prune: str, recorded: bool) -> None:
     stage = Stage(FakePrefect(), VARIABLES, recorded)
     series = data.draw(some.lists(configs(prune), min_size=2, max_size=3))
@@ -256,7 +250,7 @@ def test_a_series_of_deploys_ends_as_the_last_alone(data: some.DataObject, prune
 
 
 @given(data=some.data(), prune=prunes)
-@settings(max_examples=40)
+@settings(ENGINE, max_examples=40)
 def test_rolling_back_gives_what_was(data: some.DataObject, prune: str) -> None:
     stage = Stage(FakePrefect(), VARIABLES)
     first, second = data.draw(configs(prune)), data.draw(configs(prune))
@@ -275,7 +269,7 @@ faults = some.dictionaries(
 
 
 @given(data=some.data(), recorded=some.booleans(), first=faults, second=faults)
-@settings(max_examples=40)
+@settings(ENGINE, max_examples=40)
 def test_faults_on_the_way_change_nothing_of_the_result(
     data: some.DataObject, recorded: bool, first: dict[int, str], second: dict[int, str]
 ) -> None:
@@ -293,7 +287,7 @@ def _apart(given: dict[int, str]) -> dict[int, str]:
 
 
 @given(data=some.data(), recorded=some.booleans(), at=some.integers(1, 80), after=some.booleans())
-@settings(max_examples=40)
+@settings(ENGINE, max_examples=40)
 def test_a_killed_deploy_is_finished_by_the_same_again(
     data: some.DataObject, recorded: bool, at: int, after: bool
 ) -> None:
@@ -310,7 +304,7 @@ def test_a_killed_deploy_is_finished_by_the_same_again(
 
 
 @given(data=some.data(), recorded=some.booleans(), resume=some.booleans())
-@settings(max_examples=40)
+@settings(ENGINE, max_examples=40)
 def test_what_an_operator_did_by_hand_is_held_or_left_alone(
     data: some.DataObject, recorded: bool, resume: bool
 ) -> None:
@@ -337,7 +331,7 @@ def test_what_an_operator_did_by_hand_is_held_or_left_alone(
 
 
 @given(data=some.data(), recorded=some.booleans())
-@settings(max_examples=20)
+@settings(ENGINE, max_examples=20)
 def test_a_preview_comes_and_goes_and_nothing_else_moves(data: some.DataObject, recorded: bool) -> None:
     stage = Stage(FakePrefect(), VARIABLES, recorded)
     wanted, branch = data.draw(configs()), data.draw(configs())

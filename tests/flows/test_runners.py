@@ -15,6 +15,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.runners import runner
+from tests.real.stage import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +62,7 @@ def test_a_cluster_of_its_own_is_processes_on_loopback_that_end_with_it(monkeypa
     assert [worker["nthreads"] for worker in workers.values()] == [1, 1]
     assert all(address.startswith("tcp://127.0.0.1:") for address in workers)
     assert len(pids - {os.getpid()}) == 2
-    assert not [pid for pid in pids if alive(pid)]
+    until(lambda: not [pid for pid in pids if alive(pid)], 30)
 
 
 def alive(pid: int) -> bool:

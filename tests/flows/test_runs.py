@@ -514,7 +514,7 @@ def test_a_turn_is_waited_for_where_the_limit_exists_and_not_where_it_does_not()
             GlobalConcurrencyLimitCreate(name="slow-api", limit=1, slot_decay_per_second=0.001)
         )
     settings.turn_to_ask("no-such-limit")()
-    rate_limit("slow-api", timeout_seconds=5)  # takes the only slot, which comes back in a quarter of an hour
+    rate_limit("slow-api", timeout_seconds=60)  # takes the only slot, which comes back in a quarter of an hour
     turn = settings.turn_to_ask("slow-api")
     assert isinstance(turn, partial)
     with pytest.raises(AcquireConcurrencySlotTimeoutError):

@@ -69,7 +69,7 @@ def test_a_repeated_load_changes_nothing(engine: Engine) -> None:
     assert count(engine) == 3270
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(loads=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), min_size=1, max_size=6))
 def test_overlapping_loads_in_any_order_give_what_one_load_gives(loads: list[tuple[int, int]]) -> None:
     days = sorted({index for start, length in loads for index in range(start, start + length)})

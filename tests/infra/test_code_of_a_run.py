@@ -106,7 +106,7 @@ def run(stage: Stage, told: Path) -> dict[str, list[str]]:
         ended.update(stage.ask("GET", f"/flow_runs/{made['id']}")["state"])
         return ended["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
-    until(has_ended, 120)
+    until(has_ended, 240)
     assert ended["type"] == "COMPLETED", ended["message"]
     assert made["deployment_version"] == deployment["version"]
     return dict(json.loads(told.read_text()))

@@ -479,7 +479,7 @@ def wait_for(client: httpx.Client, text: str, log: Path) -> None:
     wait_until(lambda: query(client, text), log)
 
 
-def wait_until(holds: Callable[[], object], log: Path, seconds: float = 60) -> None:
+def wait_until(holds: Callable[[], object], log: Path, seconds: float = 120) -> None:
     end, pause = time.monotonic() + seconds, threading.Event()
     while not holds():
         assert time.monotonic() < end, log.read_text()
@@ -665,7 +665,7 @@ def worker(server: Server, api: httpx.Client) -> Iterator[httpx.Client]:
         process = subprocess.Popen(words, env={**clean_environment(server.home), **settings}, stdout=log, stderr=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
-            wait_until(lambda: answers(client, "/metrics"), server.home / "worker.log", 120)
+            wait_until(lambda: answers(client, "/metrics"), server.home / "worker.log", 240)
             yield client
     finally:
         process.terminate()
@@ -705,7 +705,7 @@ def test_a_worker_that_serves_metrics_runs_flows_all_the_same(
         ended.append(api.get(f"/flow_runs/{run}").json()["state_type"])
         return ended[-1] in FINAL
 
-    wait_until(has_ended, server.home / "worker.log", 120)
+    wait_until(has_ended, server.home / "worker.log", 240)
     assert ended[-1] == "COMPLETED"
     assert answers(worker, "/metrics")
 

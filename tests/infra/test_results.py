@@ -81,7 +81,6 @@ def template() -> dict[str, Any]:
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(900)
 def test_a_workers_result_is_json_in_the_bucket_and_another_process_reads_it(
     api: Client, real_server: Server, s3: str, tmp_path: Path
 ) -> None:
@@ -91,7 +90,7 @@ def test_a_workers_result_is_json_in_the_bucket_and_another_process_reads_it(
     deployment = deployed(api, tmp_path / "code", "results-pool", settings_of("results"))
     run = api.request("POST", f"/deployments/{deployment}/create_flow_run", {})["id"]
     with worker(real_server.url, "results-pool", tmp_path / "worker") as log:
-        until(lambda: api.get(f"/flow_runs/{run}")["state_type"] in ("COMPLETED", "FAILED", "CRASHED"), 90)
+        until(lambda: api.get(f"/flow_runs/{run}")["state_type"] in ("COMPLETED", "FAILED", "CRASHED"), 240)
     assert api.get(f"/flow_runs/{run}")["state_type"] == "COMPLETED", log.read_text()
 
     [file] = s3fs.S3FileSystem(use_listings_cache=False).find(f"{s3}/results")
@@ -103,7 +102,6 @@ def test_a_workers_result_is_json_in_the_bucket_and_another_process_reads_it(
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(900)
 def test_the_block_is_made_once_changed_where_it_differs_and_holds_no_key(api: Client) -> None:
     assert "is made" in results.block(api, "idem", "s3://bucket/results")
     assert "is as it should be" in results.block(api, "idem", "s3://bucket/results")

@@ -50,7 +50,7 @@ def test_templates_are_kept_as_they_are_and_runs_get_what_they_require(tmp_path:
     repo = repository(tmp_path)
     deploy(repo, server, "apply")
     deploy(repo, server, "plan", "--detailed-exitcode")
-    with patient_client(server.url, timeout=60) as client:
+    with patient_client(server.url) as client:
         for kind in TYPES:
             assert client.get(f"/work_pools/{kind}").json()["base_job_template"] == template(kind)
             deployment = client.get(f"/deployments/name/hello/{kind}").json()["id"]

@@ -61,23 +61,40 @@ Change = Callable[[httpx.Request], httpx.Response | None]
 class Wire(httpx.BaseTransport):
     """Between the client and the server: notes every request, and lets a test answer in the server's place.
 
-    `before` may answer instead of the server, `after` only learns that the server has answered.
+    `before` may answer instead of the server, `after` only learns that the server has answered. A request that is made again,
+    because SQLite was locked, is noted once.
     """
 
     def __init__(self, before: Change = lambda request: None, after: Callable[[httpx.Request], None] = lambda r: None):
         self.requests: list[tuple[str, str]] = []
         self.before = before
         self.after = after
+        self._unanswered: list[tuple[str, str]] = []
         self._server = httpx.HTTPTransport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append((request.method, request.url.path.removeprefix("/api")))
+        call = request.method, request.url.path.removeprefix("/api")
+        try:
+            self._unanswered.remove(call)
+        except ValueError:
+            self.requests.append(call)
         if answer := self.before(request):
             return answer
-        answer = self._server.handle_request(request)
-        answer.read()
+        try:
+            answer = self._server.handle_request(request)
+            answer.read()
+        except httpx.TransportError:
+            self._unanswered.append(call)
+            raise
+        if answer.status_code == 503:
+            self._unanswered.append(call)
         self.after(request)
         return answer
+
+    def forget(self) -> None:
+        """What was noted until now."""
+        self.requests.clear()
+        self._unanswered.clear()
 
     @property
     def writes(self) -> list[tuple[str, str]]:
@@ -176,7 +193,7 @@ class Stage:
     def nothing_left(self) -> None:
         """After an apply: the plan is empty, another apply writes nothing, and what is live stays as it is."""
         before = self.everything()
-        self.wire.requests.clear()
+        self.wire.forget()
         with self.prepared() as found:
             assert found.plan.writes == ()
             result = self.carry_out(found)
@@ -279,7 +296,7 @@ def worker(url: str, pool: str, folder: Path) -> Iterator[Path]:
             start_new_session=True,
         )
     try:
-        until(lambda: _online(url, pool) or (process.poll() is not None and pytest.fail(log.read_text())), 90)
+        until(lambda: _online(url, pool) or (process.poll() is not None and pytest.fail(log.read_text())), 240)
         yield log
     finally:
         process.terminate()

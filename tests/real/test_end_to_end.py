@@ -104,7 +104,7 @@ def test_a_commit_travels_to_a_worker_and_back(shell: Shell, stage: Stage, tmp_p
     assert {o["result"] for o in done["outcomes"]} == {"done"}
 
     with worker(stage.url, stage.named("pool"), tmp_path / "worker"):
-        ran = shell("run", name, "--param", "name=Ada", "--timeout", "120", "--format", "json")
+        ran = shell("run", name, "--param", "name=Ada", "--timeout", "240", "--format", "json")
         assert (ran.code, ran.json["flow_run"]["state_type"]) == (0, "COMPLETED"), ran.err
         assert "this is version 1 for Ada" in ran.err
 
@@ -132,7 +132,7 @@ def test_a_commit_travels_to_a_worker_and_back(shell: Shell, stage: Stage, tmp_p
         done = shell.data("rollback", "--reason", "the second one is wrong")
         assert done["release"] == {"number": 3, "commit": first, "result": "succeeded"}
         assert stage.schedules()["noon"]["schedule"]["cron"] == "0 12 * * *"
-        ran = shell("run", name, "--timeout", "120")
+        ran = shell("run", name, "--timeout", "240")
         assert ran.code == 0 and "this is version 1 for x" in ran.err
 
     assert shell("drift").code == 0

@@ -201,7 +201,7 @@ def test_wrong_parameters_are_found_all_together_before_anything_is_written(stag
     before = stage.everything()
     wrong = [stage.entry(name=name, **changes) for name, (changes, _) in WRONG.items()]
     stage.commit(stage.entry(tags=["new"]), *wrong, stage.entry(name="another"))
-    stage.wire.requests.clear()
+    stage.wire.forget()
     with pytest.raises(InvalidInput) as error:
         stage.plan()
     told = sorted(error.value.problems, key=lambda problem: problem.line or 0)

@@ -91,7 +91,7 @@ class Lab:
 
     def call(self, verb: str, *words: str, by: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         with self.start(verb, *words, by=by) as process:
-            output, errors = process.communicate(timeout=240)
+            output, errors = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def pids(self) -> dict[str, int]:
@@ -283,7 +283,7 @@ def test_down_of_a_name_that_nobody_knows_is_a_typo(lab: Lab) -> None:
 
 def test_a_process_that_will_not_end_is_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     process, said = begin(lab.state, code=STUBBORN), list[str]()
-    monkeypatch.setattr(marked, "ENDING", [("worker", 0.3)])
+    monkeypatch.setattr(marked, "ENDING", [("worker", 2.0)])
     local.down(lab.repo, lab.state, say=said.append)
     assert ends(process.pid)
     assert said == [f"dev: worker-x (pid {process.pid}) does not end by itself: killing it"]
@@ -350,6 +350,29 @@ def test_status_and_env_of_nothing_say_how_to_start(lab: Lab) -> None:
         assert "Start it: python scripts/local.py up" in answer.stderr
 
 
+BUSY = """
+import http.server
+class Busy(http.server.BaseHTTPRequestHandler):
+    asked = 0
+    def do_GET(self):
+        Busy.asked += 1
+        self.send_response(503 if Busy.asked % 3 else 200)
+        self.end_headers()
+        self.wfile.write(b"true")
+server = http.server.HTTPServer(("127.0.0.1", 0), Busy)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_an_api_that_is_busy_for_a_moment_is_up_all_the_same(lab: Lab) -> None:
+    api = begin(lab.state, role="api", code=BUSY)
+    lab.state.mkdir()
+    local._write(lab.state, {"dev": local.Entry(int(api.said), [], {})})
+    assert local.status(lab.state)[0].troubles == ()
+    assert local.env("dev", lab.repo, lab.state)["PREFECT_API_URL"] == f"http://127.0.0.1:{int(api.said)}/api"
+
+
 def test_a_second_up_or_down_waits_for_the_first_and_says_so(lab: Lab) -> None:
     said: list[str] = []
     lab.state.mkdir()
@@ -381,7 +404,7 @@ def test_an_interrupted_up_ends_what_it_started(lab: Lab, number: signal.Signals
     with lab.start("up", "--port-base", "0") as process:
         until(lab.pids)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=180)
     assert process.returncode == code
     assert "stopping: ending what was started" in errors
     assert "the API answers" not in errors  # it did not wait for that
@@ -659,7 +682,7 @@ def test_a_run_starts_in_its_environment_and_down_lets_it_report_that_it_crashes
     report = tmp_path / "report.json"
     with api(dev) as client:
         run = start_run(client, tmp_path / "code", report)
-        until(report.exists)
+        until(report.exists, 180)
     found = json.loads(report.read_text())
     assert found["python"] == sys.executable
     assert found["git"] == shutil.which("git")

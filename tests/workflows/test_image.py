@@ -16,7 +16,7 @@ from tests.github.registry import FakeRegistry
 from tests.workflows.githost import GitHost
 from tests.workflows.scenario import TOKEN, Team, make_repository, skipped
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.stack
 
 MANIFEST = b"of another build"
 KNOWN = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"

@@ -117,7 +117,7 @@ def test_a_tag_deploys_its_commit_to_its_environment(story: Story, env: str, tag
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_a_worker_clones_that_commit_with_the_token_and_runs_it(story: Story, env: str) -> None:
     story.team.host.asked.clear()
-    said = story.team.deploy("run", env, "show-1", "--timeout", "90")
+    said = story.team.deploy("run", env, "show-1", "--timeout", "240")
     commit = story.second if env == "prod" else story.first
     assert said.returncode == 0 and f"hello from {commit}" in said.stderr, said.stderr
     assert True in story.team.host.asked

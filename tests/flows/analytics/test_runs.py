@@ -311,7 +311,7 @@ def test_a_load_that_completes_starts_the_deployment_for_its_symbols_and_provide
     loads = [*(Outcome(symbol, bars=3) for symbol in symbols), Outcome("NOPE")]
     announce(Run("sqlite://", sample), loads, ["1d"])
     with get_client(sync_client=True) as client:
-        until(lambda: client.read_flow_runs(deployment_filter=deployment), 30)
+        until(lambda: client.read_flow_runs(deployment_filter=deployment), 120)
         [started] = client.read_flow_runs(deployment_filter=deployment)
     assert started.parameters == {"days_back": 300, "symbols": symbols, "provider": "sample"}
     daily_indicators.validate_parameters(started.parameters)  # raises where they do not fit

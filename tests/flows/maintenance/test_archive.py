@@ -340,7 +340,7 @@ YEARS = st.lists(
 )
 
 
-@tries(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(found=YEARS)
 def test_archived_and_restored_is_the_same_warehouse(
     found: list[Any], tmp_path_factory: pytest.TempPathFactory

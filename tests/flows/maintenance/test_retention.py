@@ -212,7 +212,7 @@ NOTES = st.tuples(
 )
 
 
-@tries(max_examples=40, deadline=None)
+@tries(max_examples=40)
 @given(notes=st.lists(NOTES, max_size=12))
 def test_whatever_is_tidied_what_need_not_be_fetched_again_stays_the_same(
     notes: list[tuple[int, int, str, int]],

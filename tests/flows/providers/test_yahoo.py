@@ -202,7 +202,7 @@ def test_each_failure_has_its_error_which_says_where(
 ) -> None:
     web.on(CHART, answer)
     with pytest.raises(error, match=text) as caught:
-        fetch(web, timeout=0.3)
+        fetch(web, timeout=0.3 if answer.never else 30)
     assert "'yahoo'" in str(caught.value)
     assert CRUMB not in str(caught.value)
 
@@ -242,7 +242,7 @@ def test_several_threads_get_each_its_own_symbol(web: Web) -> None:
 def test_bars_need_no_crumb(web: Web, answer: Answer) -> None:
     web.on("/v1/test/getcrumb", answer)
     web.on(CHART, chart(bar("2024-07-01 09:30")))
-    assert len(fetch(web, timeout=0.3)) == 1
+    assert len(fetch(web, timeout=2 if answer.never else 30)) == 1
 
 
 @pytest.mark.parametrize(
