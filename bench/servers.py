@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from flows.market_data.backups.postgresql import folders_of
+from scripts.stack import free_ports
 
 SECONDS_TO_START = 120
 SECONDS_TO_STOP = 10
@@ -54,7 +54,7 @@ def prefect_on(database: str, scratch: Path) -> Iterator[Server]:
 def prefect(home: Path, settings: Mapping[str, str]) -> Iterator[Server]:
     """`prefect server start` as anybody runs it: all its services, no analytics."""
     home.mkdir(parents=True)
-    port = free_port()
+    [port] = free_ports(1)
     words = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_LOGGING_LEVEL": "ERROR"}
     url = f"http://127.0.0.1:{port}/api"
@@ -70,7 +70,7 @@ def postgresql(home: Path) -> Iterator[tuple[str, int]]:
     assert programs, "the caller looks for it first"
     home.mkdir(parents=True)
     user = "postgres" if os.geteuid() == 0 else None
-    port, password, secret = free_port(), secrets.token_urlsafe(16), home / "password"
+    [port], password, secret = free_ports(1), secrets.token_urlsafe(16), home / "password"
     secret.write_text(password)
     if user:
         _let_in(home, user)
@@ -141,12 +141,6 @@ def _healthy(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def clean_environment(home: Path) -> dict[str, str]:

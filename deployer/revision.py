@@ -138,7 +138,7 @@ class Repository:
     def published(self, url: str, commit: str, token: str | None) -> bool | None:
         """Can a worker clone the commit from `url`? None: it cannot be told (no credentials, no network, or the remote has commits that this clone does not know)."""
         words = ("ls-remote", "--quiet", "--", url)
-        done = _git(self.path, *words, check=False, env=_remotely(url, token), patience=PATIENCE)
+        done = _git(self.path, *words, check=False, env=_credentials(url, token), patience=PATIENCE)
         if done.returncode:
             return None
         tips = [line.split("\t")[0] for line in done.stdout.decode(errors="replace").splitlines()]
@@ -170,19 +170,15 @@ class Repository:
             _git(Path(scratch), "init", "--quiet", "--bare")
             _git(Path(scratch), "remote", "add", "--", "origin", url)
             words = ("fetch", "--quiet", "--no-tags", "--depth=1", "--filter=tree:0", "origin", commit)
-            done = _git(Path(scratch), *bare, *words, check=False, env=_remotely(url, token), patience=PATIENCE)
+            ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=10")
+            env = {"GIT_SSH_COMMAND": ssh, **_credentials(url, token)}
+            done = _git(Path(scratch), *bare, *words, check=False, env=env, patience=PATIENCE)
         said = done.stderr.decode(errors="replace").strip().splitlines()
         return (said[-1] if said else "Git does not say why") if done.returncode else None
 
 
 PATIENCE = 30.0
 """Seconds for a remote to answer in."""
-
-
-def _remotely(url: str, token: str | None) -> dict[str, str]:
-    """Nobody is asked for a password, and a host that is away is not waited for."""
-    ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=10")
-    return {"GIT_SSH_COMMAND": ssh, **_credentials(url, token)}
 
 
 def _credentials(url: str, token: str | None) -> dict[str, str]:

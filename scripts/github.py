@@ -216,7 +216,7 @@ def _away(call: Call) -> str:
         except NoAnswer as error:
             why = str(error)
         else:
-            if answer.status not in (502, 503, 504):
+            if answer.status not in (502, 503, 504) and answer.status < 520:
                 return ""
             why = f"HTTP {answer.status}"
     return why
@@ -245,7 +245,7 @@ def comment(call: Call) -> None:
     if head != commit:
         call.say(f"No comment: #{number} is at {head[:12]} by now, and this is the plan of {commit[:12]}.")
         return
-    marker, about = _marker("plan", call.env), f"For commit {commit}"
+    marker, about = _marker("plan", call.env), f"For the merge of commit {commit}"
     body = _body(marker, _short(call.env, _read(call.words.file)), about, call.run)
 
     def look() -> Json | None:

@@ -99,12 +99,12 @@ def send(
     most: int | None = None,
 ) -> Answer:
     """One try. `most`: bytes that are read."""
-    request = urllib.request.Request(url, data, {"User-Agent": "prefect-platform", **headers}, method=method)
     opener = urllib.request.build_opener(Plain, urllib.request.HTTPSHandler(context=context))
     try:
+        request = urllib.request.Request(url, data, {"User-Agent": "prefect-platform", **headers}, method=method)
         with opener.open(request, timeout=timeout) as answer:
             return Answer(answer.status, answer.headers, answer.read(most))
-    except (OSError, http.client.HTTPException, UnicodeError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise NoAnswer(type(getattr(error, "reason", error)).__name__) from None
 
 

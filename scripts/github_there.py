@@ -87,7 +87,7 @@ def _pushed(github: GitHub, repository: Body) -> bool:
         if repository.get("size"):
             raise GitHubError(
                 f"The repository {repository['full_name']} is not empty, and this token does not see its default branch "
-                f"{branch}. A fine-grained token needs the permission Contents: read. Nothing was written."
+                f"{branch}. A fine-grained token needs the permission Contents: read; or the branch is not there. Nothing was written."
             ) from None
         return False
     return True

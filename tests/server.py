@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from scripts.stack import free_ports
 
 SECONDS_TO_START = 240  # it needs some 10 of one core, and is not alone: 90 were not enough
 SECONDS_TO_STOP = 5
@@ -107,13 +107,8 @@ class PatientTransport(httpx.HTTPTransport):
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment. Below those that the system gives to outgoing connections: one of these
-    would take it before the server does that it is for."""
-    while True:
-        port = 10_000 + secrets.randbelow(22_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    """A port that nobody listens on at this moment."""
+    return free_ports(1)[0]
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -83,7 +83,6 @@ def render(charts: Path, release: Release, environment: str) -> str:
     if release.chart.startswith("prefect/"):
         at = words.index("--version")
         words = [str(charts / words[0].removeprefix("prefect/")), *words[1:at], *words[at + 2 :]]
-    words.remove("--create-namespace")
     return run("helm", "template", release.name, *words)
 
 

@@ -41,7 +41,7 @@ class Release:
         values = [word for file in self.files for word in ("--values", f"infra/helm/values/{file}")]
         texts = [word for key, value in self.settings for word in _setting(key, value)]
         words = ["helm", "upgrade", "--install", self.name, self.chart, *version]
-        return [*words, *self.waits, "--namespace", f"prefect-{environment}", "--create-namespace", *values, *texts]
+        return [*words, *self.waits, "--namespace", f"prefect-{environment}", *values, *texts]
 
 
 def _setting(key: str, value: str | list[str]) -> tuple[str, str]:

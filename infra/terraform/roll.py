@@ -107,9 +107,14 @@ def watch(ecs: Any, cluster: str, name: str, deployment: str, wait: Callable[[fl
 
     This one, by its id: when it fails, ECS' circuit breaker starts another, which brings the old revision back and completes.
     """
+    seen = False
     for _ in range(0, LONGEST, SECONDS):
         (service,) = ecs.describe_services(cluster=cluster, services=[name])["services"]
         ours = next((found for found in service["deployments"] if found["id"] == deployment), None)
+        if ours is None and not seen:  # an answer from before the update: ECS is consistent in the end only
+            wait(SECONDS)
+            continue
+        seen = True
         if ours is None or ours["status"] != "PRIMARY" or ours["rolloutState"] == "FAILED":
             raise Failed(
                 f"{name} does not come up: {what_happened(service, ours)}; see the log group /{cluster}/{name}."

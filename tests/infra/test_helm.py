@@ -256,7 +256,6 @@ def test_every_setting_is_one_that_prefect_reads() -> None:
 @cache
 def manifests(environment: str, *settings: str, kind: str = "kubernetes") -> str:
     words = installed(environment, kind)[0].command(environment)
-    words.remove("--create-namespace")
     more = [word for setting in settings for word in ("--set", setting)]
     return run("helm", "template", *words[3:], *more)
 
@@ -324,7 +323,6 @@ def test_a_misspelt_key_of_kubernetes_is_found() -> None:
 )
 def test_a_value_that_the_chart_does_not_take_is_refused(setting: str, message: str) -> None:
     words = installed("prod")[0].command("prod")
-    words.remove("--create-namespace")
     answer = attempt("helm", "template", *words[3:], "--set", setting)
     assert answer.returncode and message in answer.stderr
 

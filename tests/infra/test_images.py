@@ -21,6 +21,7 @@ from infra.images import entrypoint, health
 from scripts import compose_test, images
 from scripts.docker_engine import Engine
 from scripts.images import ImageError
+from scripts.stack import free_ports
 from tests.infra.tools import ROOT, run
 from tests.repository import Repo
 
@@ -235,9 +236,7 @@ def test_connected_means_a_connection_that_stands(free_port: int) -> None:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 # -- building

@@ -744,6 +744,7 @@ CLUSTER = "prefect-prod"
 # What ECS tells of a service's deployments, one moment after the other: which, its status, its state.
 # When the new one fails, the circuit breaker starts a third, with the old revision; the failed one goes.
 MOMENTS = {
+    "before": [("old", "PRIMARY", "COMPLETED")],
     "starts": [("new", "PRIMARY", "IN_PROGRESS"), ("old", "ACTIVE", "COMPLETED")],
     "done": [("new", "PRIMARY", "COMPLETED")],
     "rolling back": [("back", "PRIMARY", "IN_PROGRESS"), ("new", "ACTIVE", "FAILED")],
@@ -820,6 +821,14 @@ def test_a_roll_migrates_and_then_brings_server_before_workers() -> None:
         "worker-ingestion"
     ] * 2
     assert ecs.lines[-1] == "worker-ingestion: revision 7 runs"
+
+
+def test_an_answer_from_before_the_update_is_not_taken_for_its_end() -> None:
+    ecs = ScriptedEcs(["api"])
+    ecs.migrates(code=0)
+    ecs.rolls("api", "before", "starts", "done")
+    ecs.roll()
+    assert ecs.lines[-1] == "api: revision 7 runs"
 
 
 @pytest.mark.parametrize(("code", "said"), [(1, "ended with 1"), (None, "No image.")])

@@ -141,7 +141,6 @@ def test_without_such_commands_the_database_is_asked_for(capsys: pytest.CaptureF
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(900)
 def test_the_previous_prefect_becomes_this_one_while_runs_go_on_and_none_is_lost() -> None:
     if not trial.previous().exists():
         pytest.skip("the previous Prefect is not installed (python infra/upgrade/trial.py --prepare)")

@@ -157,7 +157,7 @@ def test_a_plan_is_posted_once_and_updated_after(job: Job, github: FakeGitHub) -
     job.done(*job.plan("two", B))
     (comment,) = github.comments
     assert comment["on"] == 7 and comment["body"].startswith(f"{PLAN}\n")
-    assert comment["body"].endswith(f"\n\ntwo\n\nFor commit {B}. From [this run]({RUN}).")
+    assert comment["body"].endswith(f"\n\ntwo\n\nFor the merge of commit {B}. From [this run]({RUN}).")
 
 
 def test_a_plan_that_says_the_same_is_not_written_again(job: Job, github: FakeGitHub) -> None:
@@ -191,7 +191,7 @@ def test_a_long_plan_is_cut_where_a_line_ends_and_what_is_open_is_closed(job: Jo
     job.done(*job.plan(f"<details><summary>all</summary>\n\n```\n{items}```\n</details>\n"))
     body = github.comments[0]["body"]
     assert 64_500 < len(body) < 65_536
-    end = rf"- ä x{{90}} \d+\n```\n\n</details>\n\nCut here; the rest is in \[this run\]\({RUN}\)\.\n\nFor commit {A}\. .*"
+    end = rf"- ä x{{90}} \d+\n```\n\n</details>\n\nCut here; the rest is in \[this run\]\({RUN}\)\.\n\nFor the merge of commit {A}\. .*"
     assert re.fullmatch(end, "- ä" + body.rpartition("- ä")[2], re.DOTALL)
 
 
@@ -580,7 +580,7 @@ def test_credentials_are_an_address_and_a_secret_or_an_open_api(job: Job, enviro
     assert ("::notice::No plan: " in said) is not found and "key" not in said.splitlines()
 
 
-@pytest.mark.parametrize(("answers", "found"), [([502, 503, 504], False), ([502, 200], True)])
+@pytest.mark.parametrize(("answers", "found"), [([502, 503, 504], False), ([502, 522, 504], False), ([502, 200], True)])
 def test_an_api_that_is_away_keeps_nobody_from_merging(job: Job, answers: list[int], found: bool) -> None:
     left, asked = list(answers), []
 
@@ -596,10 +596,13 @@ def test_an_api_that_is_away_keeps_nobody_from_merging(job: Job, answers: list[i
     assert ("::warning::No plan: the API of PREFECT_API_URL does not answer (HTTP 504)." in said) is not found
 
 
-def test_an_api_that_nobody_listens_at_is_away(job: Job) -> None:
-    job.environ = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_API_OPEN": "true"}
+@pytest.mark.parametrize(
+    ("url", "why"), [("http://127.0.0.1:9/api", "ConnectionRefusedError"), ("http://[x/api", "ValueError")]
+)
+def test_an_api_that_nobody_listens_at_is_away(job: Job, url: str, why: str) -> None:
+    job.environ = {"PREFECT_API_URL": url, "PREFECT_API_OPEN": "true"}
     said = job.done("credentials")
-    assert "does not answer (ConnectionRefusedError)" in said and "found=false" in said.splitlines()
+    assert f"does not answer ({why})" in said and "found=false" in said.splitlines()
 
 
 # -- what holds for all of them

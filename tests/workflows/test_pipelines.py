@@ -23,7 +23,7 @@ from scripts.act import Answer, PullRequest
 from tests.server import patient_client
 from tests.workflows.scenario import ENVIRONMENTS, ROOT, TOKEN, Team, team
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]  # the first test plays seven pipelines
+pytestmark = pytest.mark.stack
 
 NAMES = ("show-1", "show-2", "show-3")
 MAIN = "refs/heads/main"
@@ -148,10 +148,9 @@ def test_a_late_pipeline_of_an_older_commit_changes_nothing_and_says_why(story: 
     assert step.answer.code == 0 and step.live == story.steps["rollback"].live
     assert len(step.releases["prod"]) == 4
     assert "set-output:: result=overtaken" in step.answer.said("plan")
-    assert (
-        step.answer.jobs.get("deploy/apply", "skipped") == "skipped"
-    )  # nobody is asked to approve it, no record calls it live
-    assert step.answer.jobs.get("release", "skipped") == "skipped"
+    ran = {name for name, result in step.answer.jobs.items() if result == "success"}
+    assert "deploy-environment/plan" in ran
+    assert not {"deploy-environment/apply", "release"} & ran  # nobody is asked to approve it, no record calls it live
 
 
 def test_dev_and_qa_are_untouched_by_what_production_goes_through(story: Story) -> None:

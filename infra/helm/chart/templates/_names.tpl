@@ -49,7 +49,7 @@ capabilities: {drop: [ALL]}
 {{- define "platform.targetLabels" -}}
 - {targetLabel: job, replacement: {{ index . 0 }}}
 {{- with (index . 1).Values.environment }}
-- {targetLabel: environment, replacement: {{ . }}}
+- {targetLabel: environment, replacement: {{ . | quote }}}
 {{- end }}
 {{- end }}
 
