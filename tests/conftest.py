@@ -39,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     config.add_cleanup(patch.undo)
     live_in(home, patch)
+    leave_nothing_behind(config, patch)
     stay_on_loopback(patch)
     set_up_hypothesis(in_ci=config.stash[IN_CI])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to Ctrl-C
@@ -122,6 +123,17 @@ def live_in(home: Path, patch: pytest.MonkeyPatch) -> None:
     }
     for name, value in wanted.items():
         patch.setenv(name, str(value))
+
+
+def leave_nothing_behind(config: pytest.Config, patch: pytest.MonkeyPatch) -> None:
+    """A temporary folder of this run's own: programs that a test kills cannot clean up. Pytest's stays where people look for it."""
+    usual = tempfile.gettempdir()
+    own = Path(tempfile.mkdtemp(prefix="tests-"))
+    own.chmod(0o711)  # PostgreSQL refuses to run as root, and its own user has to get to its folder
+    config.add_cleanup(lambda: shutil.rmtree(own, ignore_errors=True))
+    patch.setenv("PYTEST_DEBUG_TEMPROOT", os.environ.get("PYTEST_DEBUG_TEMPROOT", usual))
+    patch.setenv("TMPDIR", str(own))
+    patch.setattr(tempfile, "tempdir", str(own))
 
 
 def stay_on_loopback(patch: pytest.MonkeyPatch) -> None:
