@@ -191,7 +191,7 @@ def test_a_module_that_ends_the_process_is_told_with_its_exit_code(stage: Stage)
 
 
 def test_a_module_that_never_ends_importing_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "PATIENCE", 20.0)  # it has to import Prefect first
+    monkeypatch.setattr(loading, "PATIENCE", 12.0)  # it has to import Prefect first
     assert "has not finished importing" in faults_of(stage, "import threading\nthreading.Event().wait()\n")
 
 
@@ -223,7 +223,7 @@ for number in range(3, 20):
 def test_a_module_that_never_ends_printing_is_given_up_and_fills_no_disk(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "PATIENCE", 20.0)
+    monkeypatch.setattr(loading, "PATIENCE", 12.0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with watched(tmp_path) as largest:
         said = faults_of(stage, "while True:\n    print('again and again')\n")

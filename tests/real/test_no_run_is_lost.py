@@ -23,7 +23,7 @@ from deployer.prefect_api import Client
 from tests.real.stage import Stage, at, until, worker
 from tests.server import Server
 
-pytestmark = pytest.mark.usefixtures("warm_loader")
+pytestmark = [pytest.mark.usefixtures("warm_loader"), pytest.mark.stack]
 
 ANCHOR = "2026-01-01T00:00:00+00:00"
 
@@ -75,7 +75,6 @@ def scheduled(stage: Stage, *entries: dict[str, Any]) -> None:
         stage.ask("POST", f"/deployments/{deployment['id']}/schedule", {})
 
 
-@pytest.mark.stack
 def test_every_fire_time_has_one_run_through_many_deploys_in_its_second(stage: Stage, tmp_path: Path) -> None:
     """With a worker that takes runs ahead. Each deploy is written at a moment when both deployments fire, or shortly before."""
     stage.environment["source"] = {"strategy": "local", "directory": str(stage.repo.path)}
