@@ -15,6 +15,7 @@ locals {
     PREFECT_SERVER_EVENTS_MESSAGING_BROKER              = "prefect_redis.messaging"
     PREFECT_SERVER_EVENTS_MESSAGING_CACHE               = "prefect_redis.messaging"
     PREFECT_SERVER_EVENTS_CAUSAL_ORDERING               = "prefect_redis.ordering"
+    PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER         = "PT15M" # silent runs are found also after Redis restarted: docs/high-availability.md
     PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE            = "prefect_redis.lease_storage"
     PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE = "prefect_redis.cleanup_queue"
     PREFECT_SERVER_METRICS_ENABLED                      = "true"
