@@ -258,7 +258,7 @@ def wanted_of_servers() -> dict[str, str]:
 
 def test_the_servers_share_by_redis_what_they_have_to_share(env: str) -> None:
     wanted = wanted_of_servers()
-    assert len(wanted) == 10
+    assert len(wanted) == 11
     for name in ("api", "services"):
         settings = services(env)[name]["environment"]
         for key, value in wanted.items():
